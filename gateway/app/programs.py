@@ -6,7 +6,7 @@ from gateway.config.settings import Settings
 from gateway.services.programs.enrollment import Enrollments
 from gateway.services.settings import ENFORCE, exclusive_groups
 from gateway.storage.programs.facts import SqliteFacts
-from gateway.storage.programs.personal import SqlitePersonal
+from gateway.storage.programs.personal import NAME, SqlitePersonal
 
 
 async def enrollments(settings: Settings, *, clock: Clock, parts: RunningParts) -> Enrollments:
@@ -14,7 +14,8 @@ async def enrollments(settings: Settings, *, clock: Clock, parts: RunningParts) 
     enforced = any(program.enrollment == ENFORCE for program in settings.programs.values())
     store = await parts.start(SqliteFacts(settings.state_dir, clock=clock, decides=enforced))
     personal: SqlitePersonal | None = None
-    if settings.customers.keys:
+    # what an earlier configuration kept can be erased without its key
+    if settings.customers.keys or (settings.state_dir / NAME).exists():
         personal = await parts.start(SqlitePersonal(settings.state_dir, keys=settings.customers.keys))
         personal.open()
     found = await parts.start(

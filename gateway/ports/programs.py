@@ -70,6 +70,11 @@ class FactStore(Protocol):
 class PersonalStore(Protocol):
     """Who customers are. What it holds leaves it through `reveal` alone."""
 
+    @property
+    def can_keep(self) -> bool:
+        """Whether there is a key to encrypt with."""
+        ...
+
     async def keep(self, people: Mapping[str, Mapping[str, str]]) -> None:
         """Keep the personal data of customers, by reference. Raises StorageError."""
         ...

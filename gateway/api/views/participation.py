@@ -64,7 +64,7 @@ class ParticipationView:
     ) -> Iterator[ParticipationState]:  # fmt: skip
         standing = self.participation.standing(program, now_ms)
         request = None if entry is None else entry.request
-        dispatched = self.participation.dispatched(program, request, slots, now_ms)
+        dispatched = self.participation.dispatched(program, entry, slots, now_ms)
         envelope = self.envelope()
         into = request is not None and request.target.way is Way.INTO
         for slot, taken in zip(slots.tolist(), dispatched.tolist(), strict=True):

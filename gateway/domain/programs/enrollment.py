@@ -32,7 +32,7 @@ from gateway.domain.programs.facts import (
     Withdrawal,
 )
 from gateway.domain.programs.timeline import NOTHING, Numbers, Timeline
-from gateway.domain.types import Bools, DeviceId
+from gateway.domain.types import Bools, DeviceId, Ints
 
 Codes = NDArray[np.uint8]
 
@@ -81,9 +81,11 @@ _OF_PREFERENCE[[Preference.PAUSED, Preference.LEAVING]] = LeftOut.OPTED_OUT
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Membership:
     """How everybody stands in one program, by the number that the book gives a subject. It holds from `from_ms` until
-    `until_ms` (UTC), as long as the book says nothing else. `customer`: a number too, `NOTHING` = none is known."""
+    `until_ms` (UTC), as long as the book says nothing else. `stated_ms`: since when the status holds; `customer`: a
+    number too, `NOTHING` = none is known."""
 
     status: Codes
+    stated_ms: Ints
     consent: Codes
     preference: Codes
     customer: Numbers
@@ -102,9 +104,11 @@ class Membership:
 
         customer = np.full(len(numbers), NOTHING, dtype=np.int32)
         customer[known] = self.customer[at]
+        stated_ms = np.full(len(numbers), -FOREVER_MS, dtype=np.int64)
+        stated_ms[known] = self.stated_ms[at]
         return Membership(
-            status=taken(self.status), consent=taken(self.consent), preference=taken(self.preference),
-            customer=customer, from_ms=self.from_ms, until_ms=self.until_ms,
+            status=taken(self.status), stated_ms=stated_ms, consent=taken(self.consent),
+            preference=taken(self.preference), customer=customer, from_ms=self.from_ms, until_ms=self.until_ms,
         )  # fmt: skip
 
     @property
@@ -183,15 +187,15 @@ class EnrollmentBook:
     def membership(self, program: str, at_ms: int) -> Membership:
         """How everybody stands in a program at an instant."""
         n = self.subjects
-        own_status = _filled(self._status.get(program), at_ms, n)
+        own_status, own_since = _filled_since(self._status.get(program), at_ms, n)
         own_customer = self._holding.newest(at_ms, n)
-        status, customer = own_status.copy(), own_customer.copy()
+        status, since_ms, customer = own_status.copy(), own_since.copy(), own_customer.copy()
         behind = self._behind.holding(at_ms)
         device, meter = behind.who, behind.what
         order = np.argsort(own_status[meter], kind="stable")
         device, meter = device[order], meter[order]
         through = (own_status[device] < 0) & (own_status[meter] >= 0)
-        status[device[through]] = own_status[meter[through]]
+        status[device[through]], since_ms[device[through]] = own_status[meter[through]], own_since[meter[through]]
         held = (own_customer[device] < 0) & (own_customer[meter] >= 0)
         customer[device[held]] = own_customer[meter[held]]
         since, until = self._edges(program, at_ms)
@@ -199,7 +203,7 @@ class EnrollmentBook:
         consent = np.zeros(n, dtype=np.uint8)
         consent[customer >= 0] = consents[customer[customer >= 0]]
         return Membership(
-            status=np.maximum(status, EnrollmentStatus.NONE).astype(np.uint8), consent=consent,
+            status=np.maximum(status, EnrollmentStatus.NONE).astype(np.uint8), stated_ms=since_ms, consent=consent,
             preference=self._preferences(program, at_ms, device, meter), customer=customer,
             from_ms=since, until_ms=until,
         )  # fmt: skip
@@ -282,6 +286,12 @@ class EnrollmentBook:
 
     def _customer(self, customer: str) -> int:
         return self._customers.setdefault(customer, len(self._customers))
+
+
+def _filled_since(known: Timeline | None, at_ms: int, n: int) -> tuple[Numbers, Ints]:
+    if known is None:
+        return np.full(n, NOTHING, dtype=np.int32), np.full(n, -FOREVER_MS, dtype=np.int64)
+    return known.newest_since(at_ms, n)
 
 
 def _filled(known: Timeline | None, at_ms: int, n: int) -> Numbers:

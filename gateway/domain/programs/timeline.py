@@ -56,14 +56,18 @@ class Timeline:
             few = found[twice]
             few = few[np.lexsort((rows.revision[few], rows.from_ms[few]))]
             found = np.concatenate([found[~twice], few])
-        return Held(who=rows.who[found], what=rows.what[found])
+        return Held(who=rows.who[found], what=rows.what[found], from_ms=rows.from_ms[found])
 
     def newest(self, at_ms: int, n: int) -> Numbers:
         """What holds of each of the first `n` at an instant; `NOTHING` where nothing is stated."""
+        return self.newest_since(at_ms, n)[0]
+
+    def newest_since(self, at_ms: int, n: int) -> tuple[Numbers, Ints]:
+        """The same, and since when it holds; `-FOREVER_MS` where nothing is stated."""
         held = self.holding(at_ms)
-        out = np.full(n, NOTHING, dtype=np.int32)
-        out[held.who] = held.what
-        return out
+        out, since_ms = np.full(n, NOTHING, dtype=np.int32), np.full(n, -FOREVER_MS, dtype=np.int64)
+        out[held.who], since_ms[held.who] = held.what, held.from_ms
+        return out, since_ms
 
     def last_before(self, at_ms: int, n: int) -> Ints:
         """The newest beginning until an instant, of each of the first `n`; `-FOREVER_MS` where there is none."""
@@ -92,6 +96,7 @@ class Held:
 
     who: Numbers
     what: Numbers
+    from_ms: Ints
 
 
 def _picked(rows: TimelineRows, found: NDArray[np.intp]) -> TimelineRows:

@@ -59,7 +59,7 @@ class TableReport:
 
 class Enrollments(Part):
     """The facts of all programs. `book`: what the fleet asks; `program_of`: our program for the peer's id of it;
-    `personal` None: there is no place for personal data; `zones`: the time zone of each program."""
+    `personal` None: there is no personal data; `zones`: the time zone of each program."""
 
     component = "programs"
 
@@ -99,7 +99,9 @@ class Enrollments(Part):
         erased = frozenset(await self._erased())
 
         def state(rows: Sequence[tuple[int, CustomerRow]], known: KnownFacts) -> TableFacts:
-            return statements.customers(rows, known, erased=erased, personal=self.personal is not None)
+            return statements.customers(
+                rows, known, erased=erased, personal=self.personal is not None and self.personal.can_keep
+            )
 
         return await self._import(text, CustomerRow, (Holding, Payee), state, form=form, by=by, door=door)
 

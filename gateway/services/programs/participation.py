@@ -2,8 +2,8 @@
 
 Under `enforce` nobody takes part without valid consent or against an owner's wish. Who is not active in our book does
 not take part either, unless the program's own dispatcher names the device by its id: our book may be late, so it is
-actuated, counted as a mismatch, and said. Under `observe` everybody takes part, and who would not is counted and
-listed.
+actuated, counted as a mismatch, and said, until the book says something newer than the event. Under `observe` everybody
+takes part, and who would not is counted and listed.
 """
 
 import logging
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from gateway.domain.events.book import members
-from gateway.domain.events.lifecycle import ActiveEvent
+from gateway.domain.events.lifecycle import ActiveEvent, BookEntry
 from gateway.domain.events.request import EventRequest, TargetGroup
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.programs.enrollment import Codes, EnrollmentBook, LeftOut, Membership
@@ -39,12 +39,12 @@ LEFT_OUT = gauge(
 )
 MISMATCHED = gauge(
     "gateway_enrollment_mismatch_devices",
-    "Members of running events that the program's dispatcher names though their enrollment is not active.",
+    "Members of running events of enforced programs that the dispatcher names though their enrollment is not active.",
     program=PROGRAM,
 )
 UNKNOWN = gauge(
     "gateway_enrollment_unknown_devices",
-    "Names in running events of the program's dispatcher behind which there is no device.",
+    "Names in running events of enforced programs' dispatchers behind which there is no device.",
     program=PROGRAM,
 )
 
@@ -119,7 +119,7 @@ class ProgramParticipation(Part):
             standing = self.standing(event.request.program, now.utc_ms)
             known = self._judged.get(event.index)
             if known is None or known.request is not event.request or known.standing is not standing:
-                known = self._judge(event.request, members(event.index, event.request), standing, program)
+                known = self._judge(event, members(event.index, event.request), standing, program)
                 self._log(event.request, known)
             judged[event.index] = known
         self._judged = judged
@@ -142,14 +142,15 @@ class ProgramParticipation(Part):
             )  # fmt: skip
         return known
 
-    def dispatched(self, program: str, request: EventRequest | None, slots: Slots, at_ms: int) -> Bools:
+    def dispatched(self, program: str, entry: BookEntry | None, slots: Slots, at_ms: int) -> Bools:
         """Which of these devices would be dispatched for a program: by an event, or None: by one that names nobody."""
         settings = self._programs.get(program)
         if settings is None or settings.enrollment != ENFORCE:
             return np.ones(len(slots), dtype=np.bool_)
         standing = self.standing(program, at_ms)
-        named = np.zeros(len(slots), dtype=np.bool_) if request is None else self._named(request, slots, settings)
-        taken: Bools = (standing.left_out[slots] == LeftOut.NOT) | (named & standing.mismatched[slots])
+        taken: Bools = standing.left_out[slots] == LeftOut.NOT
+        if entry is not None:
+            taken |= self._mismatched(entry.request, entry.decided_ms, slots, standing, settings)
         return taken
 
     def samples(self) -> Iterable[Sample]:
@@ -183,9 +184,9 @@ class ProgramParticipation(Part):
             self._numbers, self._numbered = self._book.numbers(self._fleet.ids[: self._fleet.n]), now
         return self._numbers
 
-    def _judge(self, request: EventRequest, slots: Slots, standing: Standing, program: ProgramSettings) -> _Judged:
-        codes = standing.left_out[slots]
-        mismatched = self._named(request, slots, program) & standing.mismatched[slots]
+    def _judge(self, event: ActiveEvent, slots: Slots, standing: Standing, program: ProgramSettings) -> _Judged:
+        request, codes = event.request, standing.left_out[slots]
+        mismatched = self._mismatched(request, event.decided_ms, slots, standing, program)
         left = (codes != LeftOut.NOT) & ~mismatched
         counts = np.bincount(codes[left], minlength=len(LeftOut))
         enforced = program.enrollment == ENFORCE
@@ -193,8 +194,16 @@ class ProgramParticipation(Part):
             request=request, standing=standing,
             without=slots[left] if enforced else np.zeros(0, dtype=np.int32),
             counts={why: int(counts[why]) for why in WHY if counts[why]},
-            mismatched=int(mismatched.sum()), unknown=self._unknown(request, program),
+            mismatched=int(mismatched.sum()) if enforced else 0,
+            unknown=self._unknown(request, program) if enforced else 0,
         )  # fmt: skip
+
+    def _mismatched(
+        self, request: EventRequest, decided_ms: int, slots: Slots, standing: Standing, program: ProgramSettings
+    ) -> Bools:
+        """Who takes part although not active: named by the dispatcher after what our book says of them."""
+        older = standing.membership.stated_ms[slots] < decided_ms
+        return self._named(request, slots, program) & standing.mismatched[slots] & older
 
     def _named(self, request: EventRequest, slots: Slots, program: ProgramSettings) -> Bools:
         """Which of these devices the program's own dispatcher names, one by one."""

@@ -15,14 +15,12 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from gateway.domain.errors import InvalidInput, refuse
 from gateway.domain.programs.facts import DispatchOption, PayeeRole, Subject, SubjectKind
 from gateway.domain.types import ID_PATTERN
-from gateway.progress import Progress, unseen
 from gateway.schemas.event import Moment
 from gateway.services.devices.row_faults import COLUMN_SHOWN, VALUE_SHOWN, RowFault
 from gateway.services.devices.table_rows import TableForm, table_rows
 
 BYTES_MAX = 64 << 20
 ROWS_MAX = 200_000
-TOLD_EVERY = 500
 UNKNOWN_COLUMN = "unknown column"
 OPEN_YEAR = 2090
 """An end in this year or later stands for none: the aggregator writes 2099 or 9000."""
@@ -233,7 +231,7 @@ class ConsentRow(TableRow):
 
 
 def read_table(
-    text: str, kind: type[TableRow], *, form: TableForm, progress: Progress = unseen
+    text: str, kind: type[TableRow], *, form: TableForm
 ) -> tuple[list[tuple[int, Any]], dict[int, list[RowFault]]]:
     """The good rows of a table with their lines, and what is wrong with the others, by line. Raises InvalidInput where
     it is no such table at all."""
@@ -241,12 +239,9 @@ def read_table(
         raise InvalidInput([f"larger than {BYTES_MAX} bytes"])
     good: list[tuple[int, Any]] = []
     bad: dict[int, list[RowFault]] = {}
-    lines = text.count("\n") + 1
     for number, (line, row) in enumerate(_rows(text, kind, form)):
         if number >= ROWS_MAX:
             raise InvalidInput([f"line {line}: more than {ROWS_MAX} rows"])
-        if number % TOLD_EVERY == 0:
-            progress(line, lines)
         if isinstance(row, str):
             bad[line] = [RowFault(column="", problem=row)]
             continue

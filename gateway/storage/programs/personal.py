@@ -28,8 +28,8 @@ _SCHEMA = ("CREATE TABLE IF NOT EXISTS people (ref TEXT PRIMARY KEY, sealed BLOB
 
 
 class SqlitePersonal(Part):
-    """Implements `gateway.ports.PersonalStore`. `keys`: urlsafe base64 of 32 bytes each, the one that encrypts first.
-    Call `open` first and `close` at the end; both block."""
+    """Implements `gateway.ports.PersonalStore`. `keys`: urlsafe base64 of 32 bytes each, the one that encrypts first;
+    without any, data can be erased and nothing else. Call `open` first and `close` at the end; both block."""
 
     component = "programs"
 
@@ -37,8 +37,7 @@ class SqlitePersonal(Part):
         self._file = SqliteThread(
             state_dir / NAME, name="personal", schema=_SCHEMA, version=SCHEMA_VERSION, pragmas=("secure_delete = ON",)
         )
-        self._keys = MultiFernet([Fernet(key) for key in keys])
-        self._first = Fernet(keys[0])
+        self._keys = [Fernet(key) for key in keys]
         self._problem = ""
 
     def open(self) -> None:
@@ -53,12 +52,20 @@ class SqlitePersonal(Part):
             log.error("personal data cannot be read", extra={"error": self._problem})
 
     async def keep(self, people: Mapping[str, Mapping[str, str]]) -> None:
+        if not self._keys:
+            raise StorageError(f"{NAME}: there is no key")
+        first = self._keys[0]
+
         def write(db: sqlite3.Connection) -> None:
-            rows = [(ref, self._first.encrypt(msgspec.json.encode({**data, REF: ref}))) for ref, data in people.items()]
+            rows = [(ref, first.encrypt(msgspec.json.encode({**data, REF: ref}))) for ref, data in people.items()]
             with transaction(db):
                 db.executemany("INSERT OR REPLACE INTO people VALUES (?, ?)", rows)
 
         await self._file.ask(write)
+
+    @property
+    def can_keep(self) -> bool:
+        return bool(self._keys)
 
     async def erase(self, ref: str) -> bool:
         def gone(db: sqlite3.Connection) -> bool:
@@ -88,8 +95,10 @@ class SqlitePersonal(Part):
         )
         if sealed is None:
             return None
+        if not self._keys:
+            raise StorageError(f"{NAME}: there is no key")
         try:
-            found = msgspec.json.decode(self._keys.decrypt(sealed[0]), type=dict[str, str])
+            found = msgspec.json.decode(MultiFernet(self._keys).decrypt(sealed[0]), type=dict[str, str])
         except InvalidToken:
             raise StorageError(f"{NAME}: no key opens the data of a customer") from None
         if found.pop(REF) != ref:
@@ -106,13 +115,16 @@ class SqlitePersonal(Part):
 
     def _rotate(self, db: sqlite3.Connection) -> int:
         """Returns how many rows no key opens."""
+        if not self._keys:
+            return int(db.execute("SELECT count(*) FROM people").fetchone()[0])
+        first, every = self._keys[0], MultiFernet(self._keys)
         anew, lost = [], 0
         for ref, sealed in db.execute("SELECT ref, sealed FROM people"):
             try:
-                self._first.extract_timestamp(sealed)
+                first.extract_timestamp(sealed)
             except InvalidToken:
                 try:
-                    anew.append((self._keys.rotate(sealed), ref))
+                    anew.append((every.rotate(sealed), ref))
                 except InvalidToken:
                     lost += 1
         with transaction(db):

@@ -115,16 +115,16 @@ async def test_who_the_programs_dispatcher_names_is_dispatched_although_not_acti
     ]  # fmt: skip
 
 
-async def test_once_the_peer_says_that_it_is_not_active_a_home_that_is_named_goes_on_and_out_when_it_is_no_more() -> (
-    None
-):
-    pending = [*member(0), *member(1, EnrollmentStatus.PENDING)]
+async def test_a_home_that_is_named_is_out_once_the_peer_says_later_that_it_is_not_active() -> None:
+    pending = [*member(0), *member(1, EnrollmentStatus.PENDING), *member(2)]
     scene = await Scene("enforce", *pending, source="mqtt").run(group=group("home-00", "home-01"))
-    event = scene.world.event(s=3_600, target_w=TARGET_W, group=group("home-00"), source="mqtt")
-    await scene.world.dispatcher.submit(replace(event, revision=2))
-    await scene.world.go(30)
+    assert scene.controlled() == ["home-00", "home-01"]
+    says = enrolled(device("home-01"), EnrollmentStatus.INELIGIBLE, period=LATER, program=PROGRAM, revision=99)
+    scene.book.add(replace(says, from_ms=scene.now_ms))
+    await scene.world.go(60)
     assert scene.controlled() == ["home-00"]
     assert scene.participation.warnings() == []
+    assert scene.metric(LEFT_OUT, reason="ineligible") == 1
 
 
 async def test_a_group_that_the_programs_dispatcher_addresses_whole_is_no_naming() -> None:
@@ -152,6 +152,16 @@ async def test_a_device_that_nobody_knows_is_none_and_is_said() -> None:
     assert scene.controlled() == ["home-00"]
     assert scene.metric("gateway_enrollment_unknown_devices") == 1
     assert scene.participation.warnings() == ["event e of test names 1 devices that nobody knows"]
+
+
+async def test_a_program_that_is_only_observed_raises_no_alarm() -> None:
+    pending = [*member(0, EnrollmentStatus.PENDING), *member(1)]
+    scene = await Scene("observe", *pending, source="mqtt").run(group=group("home-00", "home-01", "home-02", "home-77"))
+    assert scene.controlled() == ["home-00", "home-01", "home-02"]
+    assert scene.participation.warnings() == []
+    assert scene.metric("gateway_enrollment_mismatch_devices") == 0
+    assert scene.metric("gateway_enrollment_unknown_devices") == 0
+    assert scene.metric(LEFT_OUT, enrollment="observe") == 1
 
 
 async def test_consent_that_ends_in_mid_event_hands_the_home_back_and_the_others_make_up() -> None:

@@ -79,6 +79,23 @@ async def test_data_that_no_key_opens_stays_as_it_is_and_is_said(tmp_path: Path)
     again.close()
 
 
+async def test_without_a_key_data_is_erased_and_neither_kept_nor_revealed(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    await store.keep({"c-1": DATA})
+    store.close()
+    keyless = SqlitePersonal(tmp_path, keys=[])
+    keyless.open()
+    assert not keyless.can_keep
+    assert keyless.warnings() == ["personal data cannot be read: no key opens the data of 1 customers"]
+    with pytest.raises(StorageError):
+        await keyless.keep({"c-2": DATA})
+    with pytest.raises(StorageError):
+        await keyless.reveal("c-1")
+    assert await keyless.erase("c-1")
+    assert await keyless.known(["c-1"]) == set()
+    keyless.close()
+
+
 async def test_a_row_in_the_place_of_another_is_refused(tmp_path: Path) -> None:
     store = opened(tmp_path)
     await store.keep({"c-1": DATA, "c-2": {"city": "Canaryville"}})
