@@ -4,15 +4,18 @@
 that is a sentinel, or a value outside `range`, is unknown; nothing is clamped.
 """
 
+from collections.abc import Iterator
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints
 
 from gateway.profiles.language.base import EvidenceTag, Key, Name, Sign, Source, StrictModel, TopicPattern
 
-Pointer = Annotated[str, StringConstraints(pattern=r"^(/[^/]{1,64}){0,8}$")]
-HttpPath = Annotated[str, StringConstraints(pattern=r"^/[A-Za-z0-9_\-./{}?=&]*$", max_length=200)]
+POINTER_PATTERN = r"^(/[^/]{1,64}){0,8}$"
+Pointer = Annotated[str, StringConstraints(pattern=POINTER_PATTERN)]
+PATH_PATTERN = r"^/[A-Za-z0-9_\-./{}?=&]*$"
+HttpPath = Annotated[str, StringConstraints(pattern=PATH_PATTERN, max_length=200)]
 Scalar = str | int | float | bool
 
 
@@ -58,15 +61,13 @@ class WriteTo(StrictModel):
     as_text: bool = False
     qos: Literal[0, 1] = 1
 
-    @model_validator(mode="after")
-    def _one_place(self) -> "WriteTo":
+    def faults(self) -> Iterator[str]:
         if (self.path is None) == (self.topic is None):
-            raise ValueError("exactly one of path (HTTP) and topic (MQTT)")
+            yield "exactly one of path (HTTP) and topic (MQTT)"
         if (self.path is None) != (self.method is None):
-            raise ValueError("method belongs to path, and path needs it")
+            yield "method belongs to path, and path needs it"
         if self.constants and self.key is None:
-            raise ValueError("constants stand beside a key")
-        return self
+            yield "constants stand beside a key"
 
 
 class Point(StrictModel):
@@ -122,37 +123,35 @@ class Point(StrictModel):
     source: Source | None = None
     description: str = ""
 
-    @model_validator(mode="after")
-    def _consistent(self) -> "Point":
+    def faults(self) -> Iterator[str]:
         places = [self.address is not None, self.model is not None, self.path is not None, self.topic is not None]
         if sum(places) > 1 or (not any(places) and (self.access != "w" or self.write is None)):
-            raise ValueError("exactly one place: register, model and offset, path, or topic")
+            yield "exactly one place: register, model and offset, path, or topic"
         if (self.model is None) != (self.offset is None):
-            raise ValueError("model and offset belong together")
+            yield "model and offset belong together"
         if self.block is not None and self.model is None:
-            raise ValueError("block belongs to model and offset")
+            yield "block belongs to model and offset"
         on_registers = self.address is not None or self.model is not None
         if on_registers and self.type not in REGISTERS and self.type is not PointType.TEXT:
-            raise ValueError(f"type: {self.type.value} is not made of registers")
+            yield f"type: {self.type.value} is not made of registers"
         if not on_registers and self.type not in JSON_TYPES:
-            raise ValueError(f"type: {self.type.value} belongs to registers; here {', '.join(JSON_TYPES)}")
+            yield f"type: {self.type.value} belongs to registers; here {', '.join(JSON_TYPES)}"
         if (self.words is not None) != (on_registers and self.type is PointType.TEXT):
-            raise ValueError("words belongs to a text in registers, and such a text needs it")
+            yield "words belongs to a text in registers, and such a text needs it"
         if on_registers and self.write is not None:
-            raise ValueError("write: a register is written where it is read")
+            yield "write: a register is written where it is read"
         if not on_registers and (self.access == "r") != (self.write is None):
-            raise ValueError("access and write: what is written says where")
+            yield "access and write: what is written says where"
         if self.access != "r" and self.storage is None:
-            raise ValueError("storage: missing; say volatile, stored or unknown for what is written")
+            yield "storage: missing; say volatile, stored or unknown for what is written"
         if self.storage == "stored" and self.writes_per_day_max is None:
-            raise ValueError("writes_per_day_max: missing; stored values wear the memory")
+            yield "writes_per_day_max: missing; stored values wear the memory"
         if self.write_function == 6 and self.type in REGISTERS and REGISTERS[self.type] > 1:
-            raise ValueError("write_function: 6 writes one register only")
+            yield "write_function: 6 writes one register only"
         if self.scale == 0:
-            raise ValueError("scale: 0 would erase the value")
+            yield "scale: 0 would erase the value"
         if self.range is not None and self.range[0] > self.range[1]:
-            raise ValueError("range: the lower end comes first")
-        return self
+            yield "range: the lower end comes first"
 
     @property
     def register_count(self) -> int:
@@ -183,13 +182,11 @@ class Match(StrictModel):
     any_bits: Annotated[int, Field(ge=1)] | None = None
     above: float | None = None
 
-    @model_validator(mode="after")
-    def _one_test(self) -> "Match":
+    def faults(self) -> Iterator[str]:
         texts = (bool(self.begins), bool(self.contains))
         bits = (self.all_bits is not None, self.any_bits is not None)
         if sum((bool(self.equals), *texts, *bits, self.above is not None)) != 1:
-            raise ValueError("exactly one of equals, begins, contains, all_bits, any_bits and above")
-        return self
+            yield "exactly one of equals, begins, contains, all_bits, any_bits and above"
 
 
 class Case(StrictModel):
@@ -220,13 +217,11 @@ class Reading(StrictModel):
     ) = None
     range: tuple[float, float] | None = None
 
-    @model_validator(mode="after")
-    def _one_form(self) -> "Reading":
+    def faults(self) -> Iterator[str]:
         if sum((self.point is not None, bool(self.sum), bool(self.cases), bool(self.any))) != 1:
-            raise ValueError("exactly one of point, sum, cases and any")
+            yield "exactly one of point, sum, cases and any"
         if self.otherwise is not None and not self.cases:
-            raise ValueError("otherwise belongs to cases")
-        return self
+            yield "otherwise belongs to cases"
 
     def points(self) -> list[str]:
         """Names of the points it is made of."""

@@ -4,9 +4,10 @@ Two ways to speak. `messages` and `commands`: firmware that sends whole readings
 `points`, `readings` and `control`: values at addresses (Modbus registers, JSON over HTTP, MQTT topics).
 """
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, ConfigDict, Field, model_validator
+from pydantic import AliasChoices, ConfigDict, Field
 
 from gateway import former_names
 from gateway.domain.fleet.columns import SETTLE_S
@@ -95,22 +96,20 @@ class ProfileDocument(StrictModel):
     control: Control | None = None
     overlays: tuple[Overlay, ...] = Field(default=(), max_length=8)
 
-    @model_validator(mode="after")
-    def _one_way(self) -> "ProfileDocument":
+    def faults(self) -> Iterator[str]:
         if bool(self.messages) == bool(self.points):
-            raise ValueError("exactly one of messages and points")
+            yield "exactly one of messages and points"
         if self.messages and self.transport != "mqtt":
-            raise ValueError("transport: messages come over mqtt")
+            yield "transport: messages come over mqtt"
         sections = {"modbus": self.modbus, "http": self.http, "mqtt": self.mqtt}
         for name, section in sections.items():
             wanted = bool(self.points) and name == self.transport
             if (section is not None) != wanted:
-                raise ValueError(f"{name}: {'missing' if wanted else 'belongs to points over ' + name}")
+                yield f"{name}: {'missing' if wanted else 'belongs to points over ' + name}"
         if self.points and (self.identity is None or not self.readings):
-            raise ValueError("identity and readings: points need both")
+            yield "identity and readings: points need both"
         if not self.points and (self.readings or self.control or self.identity or self.overlays):
-            raise ValueError("readings, control, identity and overlays belong to points")
+            yield "readings, control, identity and overlays belong to points"
         controlled = self.commands is not None or (self.control is not None and bool(self.control.discharge))
         if controlled != (self.watchdog is not None):
-            raise ValueError("watchdog: " + ("missing" if controlled else "belongs to a product that is controlled"))
-        return self
+            yield "watchdog: " + ("missing" if controlled else "belongs to a product that is controlled")

@@ -65,7 +65,7 @@ SIGNLESS: Raw = {"register": 500, "type": "u16", "unit": "W", "access": "w", "st
     ("text", "change", "fault"),
     [
         # registers
-        (MODBUS, point("soc", path="/x", register=None), "points.soc: "),
+        (MODBUS, point("soc", path="/x", register=None), "points.soc.type: u16 belongs to registers"),
         (MODBUS, point("soc", model=103, offset=2, register=None), "points.soc.model: needs modbus.sunspec"),
         (MODBUS, lambda raw: sunspec(raw, block=3), "points.soc.block: model 160 has 2 blocks"),
         (MODBUS, lambda raw: sunspec(raw, model=161, block=1), "points.soc.block: model 161 has no modbus.sunspec"),
