@@ -78,6 +78,9 @@ WRONG: list[tuple[str, Change, dict[str, str]]] = [
     (HTTP, at("points", "power", "path", value="status"), {"points.power.path": "must begin with / "}),
     (HTTP, at("points", "power", "pointer", value="a.b"), {"points.power.pointer": "must be a JSON pointer "}),
     (MQTT, at("points", "power", "topic", value="N/#"), {"points.power.topic": "must be letters, digits, "}),
+    (HTTP, at("points", "power", "pointer", value="/packs/[0]/soc"), {
+        "points.power.pointer": "[0] chooses no element; write [key=text]"}),
+    (MODBUS, at("points", "soc", "ask", value={}), {"points.soc.ask": "belongs to path"}),
     # keys
     (MODBUS, at("points", "soc", "scales", value=0.1), {"points.soc.scales": "unknown key; did you mean scale?"}),
     (MODBUS, at("polling", value={"often_s": 1}), {

@@ -4,11 +4,13 @@
 that is a sentinel, or a value outside `range`, is unknown; nothing is clamped.
 """
 
+import json
+import re
 from collections.abc import Iterator
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, JsonValue, StringConstraints
 
 from gateway.profiles.language.base import EvidenceTag, Key, Name, Sign, Source, StrictModel, TopicPattern
 
@@ -16,6 +18,8 @@ POINTER_PATTERN = r"^(/[^/]{1,64}){0,8}$"
 Pointer = Annotated[str, StringConstraints(pattern=POINTER_PATTERN)]
 PATH_PATTERN = r"^/[A-Za-z0-9_\-./{}?=&]*$"
 HttpPath = Annotated[str, StringConstraints(pattern=PATH_PATTERN, max_length=200)]
+CHOICE = re.compile(r"\[([^\[\]=]+)=([^\[\]]*)\]")
+"""A segment of a pointer that chooses an element of a list: key and text."""
 Scalar = str | int | float | bool
 
 
@@ -77,7 +81,9 @@ class Point(StrictModel):
     word; `block` = number of the repeating block, 1 = first), `unit_id` a name of the `modbus.units` section,
     `function` 3 or 4, `write_function` 6 or 16 (default: 6 for one register, 16 for more), `words` of a text,
     `word_order` where it differs from the section's, `scale_factor` a point that holds a power of ten.
-    HTTP: `path` of a GET and `pointer` into its JSON. MQTT: `topic` and `pointer`. `as_text`: a number inside a JSON
+    HTTP: `path` of a GET, or with `ask` of a POST of that JSON body, and `pointer` into the JSON that comes. MQTT:
+    `topic` and `pointer`. In a list a segment `[key=text]` of a pointer is the one element whose `key` is that text;
+    where several are, nobody knows which is meant, and the value is not understood. `as_text`: a number inside a JSON
     string. `null`, `missing` (key or document member absent) and `empty` (a payload of no bytes) are different facts:
     each says what it means: `off` = nothing is set (the value is false, and false is written as null), `gone` = the
     device or service has left.
@@ -97,6 +103,7 @@ class Point(StrictModel):
     words: Annotated[int, Field(ge=1, le=64)] | None = None
     word_order: Literal["big", "little"] | None = None
     path: HttpPath | None = None
+    ask: dict[Key, JsonValue] | None = None
     topic: TopicPattern | None = None
     pointer: Pointer = ""
     as_text: bool = False
@@ -129,6 +136,7 @@ class Point(StrictModel):
             yield "exactly one place: register, model and offset, path, or topic"
         if (self.model is None) != (self.offset is None):
             yield "model and offset belong together"
+        yield from self._document_faults()
         if self.block is not None and self.model is None:
             yield "block belongs to model and offset"
         on_registers = self.address is not None or self.model is not None
@@ -153,10 +161,23 @@ class Point(StrictModel):
         if self.range is not None and self.range[0] > self.range[1]:
             yield "range: the lower end comes first"
 
+    def _document_faults(self) -> Iterator[str]:
+        if self.ask is not None and self.path is None:
+            yield "ask: belongs to path"
+        for segment in self.pointer.split("/"):
+            if segment.startswith("[") and not CHOICE.fullmatch(segment):
+                yield f"pointer: {segment} chooses no element; write [key=text]"
+
     @property
     def register_count(self) -> int:
         """How many registers the point has; 0 if it is not made of registers."""
         return REGISTERS.get(self.type, self.words or 0)
+
+    @property
+    def document(self) -> str:
+        """What the HTTP document is called that the point is in: its path, with the body where one is sent."""
+        path = self.path or ""
+        return path if self.ask is None else f"POST {path} {json.dumps(self.ask, sort_keys=True)}"
 
     @property
     def readable(self) -> bool:
