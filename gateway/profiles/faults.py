@@ -32,7 +32,7 @@ _WORDS = {
     "tuple_type": _LIST, "list_type": _LIST, "too_short": "must have at least {min_length}",
     "too_long": "must have at most {max_length}",
     "dict_type": _MAPPING, "model_type": _MAPPING, "model_attributes_type": _MAPPING,
-    "string_type": "must be a text", "string_too_short": "must have at least {min_length} characters",
+    "string_type": "must be a text, in quotes", "string_too_short": "must have at least {min_length} characters",
     "string_too_long": "must have at most {max_length} characters",
     "int_type": _WHOLE, "int_parsing": _WHOLE, "int_from_float": _WHOLE, "int_parsing_size": _WHOLE,
     "float_type": _NUMBER, "float_parsing": _NUMBER, "finite_number": _NUMBER,
@@ -103,7 +103,8 @@ def _told(raw: object, error: ValidationError) -> Iterator[Found]:
             for line in str(fault["ctx"]["error"]).splitlines():
                 named = _NAMED.fullmatch(line)
                 if named is not None and named[1] in keys:
-                    yield (*loc, named[1], *filter(None, named[2].split("."))), named[3]
+                    inside = [int(key) if key.isdecimal() else key for key in named[2].split(".")[1:]]
+                    yield (*loc, named[1], *inside), named[3]
                 else:
                     yield loc, line
         elif fault["type"] == "too_short" and len(fault["input"]) >= fault["ctx"]["min_length"]:

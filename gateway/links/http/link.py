@@ -124,13 +124,14 @@ class HttpLinks(Part):
         origin = _origin(connection.url, section)
         pin = dict(connection.parameters).get("fingerprint", "")
         secret_digest = hashlib.sha256(target.secret.encode()).hexdigest()
-        key = (profile, str(origin), connection.username, secret_digest, pin)
+        name = f"{profile} {section.model_dump_json()}"  # an overlay may have another section
+        key = (name, str(origin), connection.username, secret_digest, pin)
         host = self._hosts.get(key)
         if host is not None:
             return host
         self._sweep()
         credentials = Credentials(section.auth, username=connection.username, secret=target.secret, clock=self._clock)
-        gate, breaker = self._gate((profile, str(origin)), section)
+        gate, breaker = self._gate((name, str(origin)), section)
         host = _Host(
             section=section,
             origin=origin,

@@ -88,6 +88,9 @@ class Point(StrictModel):
     each says what it means: `off` = nothing is set (the value is false, and false is written as null), `gone` = the
     device or service has left.
 
+    `fallback`: a point whose value this one has while it is not there itself; what is there and not understood has
+    none.
+
     `access` w = cannot be read back. `storage` of what is written: `stored` wears flash, so a day has at most
     `writes_per_day_max` writes of it. `readback_s`: reads show the old value for so long after a write; None = a
     read never proves a write.
@@ -120,6 +123,7 @@ class Point(StrictModel):
     range: tuple[float, float] | None = None
     unit: str = ""
     sign: Sign | None = None
+    fallback: Name | None = None
 
     access: Literal["r", "rw", "w"] = "r"
     storage: Literal["volatile", "stored", "unknown"] | None = None
@@ -158,6 +162,8 @@ class Point(StrictModel):
             yield "write_function: 6 writes one register only"
         if self.scale == 0:
             yield "scale: 0 would erase the value"
+        if self.fallback is not None and self.access != "r":
+            yield "fallback: belongs to what is only read"
         if self.range is not None and self.range[0] > self.range[1]:
             yield "range: the lower end comes first"
 
@@ -184,6 +190,20 @@ class Point(StrictModel):
         return self.access != "w"
 
 
+_VERSION = re.compile(r"[A-Za-z]*[ ._-]?([0-9]{1,9}(?:[._-][0-9]{1,9})*)")
+
+
+def version_of(text: str) -> tuple[int, ...] | None:
+    """The numbers of a version in order, letters before them and zeros after them left out; None = it is none."""
+    found = _VERSION.fullmatch(text.strip())
+    if found is None:
+        return None
+    numbers = [int(number) for number in re.split(r"[._-]", found[1])]
+    while numbers and numbers[-1] == 0:
+        numbers.pop()
+    return tuple(numbers)
+
+
 class Term(StrictModel):
     """A point's share in a sum."""
 
@@ -193,7 +213,8 @@ class Term(StrictModel):
 
 class Match(StrictModel):
     """A test of one point: its value is one of `equals` (numbers after scaling, texts as they are), `begins` with one
-    of these texts or `contains` one, has all or any of these bits set, or is a number `above` this one."""
+    of these texts or `contains` one, has all or any of these bits set, is a number `above` this one, or
+    a text that is a version `from_version` on or `before_version`: number by number, so that 1.9 comes before 1.80."""
 
     point: Name
     equals: tuple[Scalar, ...] = ()
@@ -202,12 +223,21 @@ class Match(StrictModel):
     all_bits: Annotated[int, Field(ge=1)] | None = None
     any_bits: Annotated[int, Field(ge=1)] | None = None
     above: float | None = None
+    from_version: str | None = None
+    before_version: str | None = None
 
     def faults(self) -> Iterator[str]:
         texts = (bool(self.begins), bool(self.contains))
         bits = (self.all_bits is not None, self.any_bits is not None)
-        if sum((bool(self.equals), *texts, *bits, self.above is not None)) != 1:
-            yield "exactly one of equals, begins, contains, all_bits, any_bits and above"
+        versions = {"from_version": self.from_version, "before_version": self.before_version}
+        given = [version is not None for version in versions.values()]
+        if sum((bool(self.equals), *texts, *bits, self.above is not None, *given)) != 1:
+            yield (
+                "exactly one of equals, begins, contains, all_bits, any_bits, above, from_version and before_version"
+            )
+        for name, version in versions.items():
+            if version is not None and version_of(version) is None:
+                yield f"{name}: {version!r} is no version"
 
 
 class Case(StrictModel):
@@ -218,8 +248,8 @@ class Case(StrictModel):
 
 
 class Reading(StrictModel):
-    """One canonical quantity, made of points: one `point`, a `sum`, `cases` for an enumeration, or for faults and
-    flags `any` of these matches (of faults the first is bit 0).
+    """One canonical quantity, made of points: one `point`, a `sum`, a `product` of two (volts and amperes), `cases` for
+    an enumeration, or for faults and flags `any` of these matches (of faults the first is bit 0).
 
     `negative_when`: the point is a magnitude, and this match means the negative direction (before `sign`). `at_least`:
     what lies below is this much (a PV inverter's own use is no production). `measured_at` names the measurement point
@@ -227,6 +257,7 @@ class Reading(StrictModel):
 
     point: Name | None = None
     sum: tuple[Term, ...] = ()
+    product: tuple[Name, Name] | None = None
     cases: tuple[Case, ...] = ()
     otherwise: str | None = None
     any: tuple[Match, ...] = Field(default=(), max_length=48)
@@ -239,14 +270,15 @@ class Reading(StrictModel):
     range: tuple[float, float] | None = None
 
     def faults(self) -> Iterator[str]:
-        if sum((self.point is not None, bool(self.sum), bool(self.cases), bool(self.any))) != 1:
-            yield "exactly one of point, sum, cases and any"
+        numbers = (self.point is not None, bool(self.sum), self.product is not None)
+        if sum((*numbers, bool(self.cases), bool(self.any))) != 1:
+            yield "exactly one of point, sum, product, cases and any"
         if self.otherwise is not None and not self.cases:
             yield "otherwise belongs to cases"
 
     def points(self) -> list[str]:
         """Names of the points it is made of."""
-        names = [self.point] if self.point is not None else []
+        names = [*(self.product or ()), *([self.point] if self.point is not None else ())]
         names += [term.point for term in self.sum] + [match.point for match in self.any]
         names += [match.point for case in self.cases for match in case.when]
         return names + ([self.negative_when.point] if self.negative_when else [])

@@ -68,6 +68,8 @@ class Overlay(StrictModel):
     when: tuple[Match, ...] = Field(min_length=1)
     points: dict[Name, Point] = Field(default_factory=dict)
     readings: dict[str, Reading] = Field(default_factory=dict)
+    modbus: ModbusSection | None = None
+    http: HttpSection | None = None
     control: Control | None = None
     watchdog: Watchdog | None = None
 
@@ -110,6 +112,16 @@ class ProfileDocument(StrictModel):
             yield "identity and readings: points need both"
         if not self.points and (self.readings or self.control or self.identity or self.overlays):
             yield "readings, control, identity and overlays belong to points"
+        for i, overlay in enumerate(self.overlays):
+            for name, own in (("modbus", overlay.modbus), ("http", overlay.http)):
+                if own is not None and name != self.transport:
+                    yield f"overlays.{i}.{name}: belongs to points over {name}"
         controlled = self.commands is not None or (self.control is not None and bool(self.control.discharge))
         if controlled != (self.watchdog is not None):
             yield "watchdog: " + ("missing" if controlled else "belongs to a product that is controlled")
+
+    def under(self, overlay: Overlay | None) -> "ProfileDocument":
+        """The document with the transport section that an overlay has, if it has one."""
+        sections = {"modbus": overlay.modbus, "http": overlay.http} if overlay is not None else {}
+        given = {name: section for name, section in sections.items() if section is not None}
+        return self.model_copy(update=given) if given else self
