@@ -24,6 +24,7 @@ from gateway.yaml_lines import Loc
 
 Found = tuple[Loc, str]
 ROUNDS_MAX = 6
+LISTED_MAX = 12
 UNKNOWN, MISSING, RULE = "extra_forbidden", "missing", "value_error"
 _LIST, _MAPPING, _NUMBER = "must be a list", "must be a mapping of keys to values", "must be a number"
 _WHOLE, _FLAG = "must be a whole number", "must be true or false"
@@ -248,7 +249,9 @@ def _model_in(kind: Any) -> type[BaseModel] | None:
 
 def _unknown(name: str, known: list[str]) -> str:
     near = difflib.get_close_matches(name, known, n=1)
-    return f"unknown key; did you mean {near[0]}?" if near else f"unknown key; known are {', '.join(known)}"
+    if near:
+        return f"unknown key; did you mean {near[0]}?"
+    return f"unknown key; known are {', '.join(known)}" if len(known) <= LISTED_MAX else "unknown key"
 
 
 def _shown(fault: ErrorDetails) -> str:

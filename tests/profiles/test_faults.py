@@ -90,7 +90,7 @@ WRONG: list[tuple[str, Change, dict[str, str]]] = [
     # several at once: unknown keys, fields, rules of one part, rules between parts
     (MODBUS, lambda raw: (raw["points"]["soc"].update(colour="red", range=[5, 1]),
                           raw["readings"]["soc_pct"].update(point="nowhere")), {
-        "points.soc.colour": "unknown key; ", "points.soc.range": "the lower end comes first",
+        "points.soc.colour": "unknown key", "points.soc.range": "the lower end comes first",
         "readings.soc_pct": "'nowhere' is not a point"}),
     (MODBUS, lambda raw: (raw["points"].update(set={"register": 500, "type": "u16", "access": "rw", "scale": 0,
                                                      "write_function": 5}),), {
