@@ -51,7 +51,9 @@ _PATTERNS = {
 }
 _NAMED = re.compile(r"([a-z_]+)((?:\.[a-z0-9_]+)*): (.*)")
 _SCALARS = {"a text": str, "a number": float, "true or false": bool}
-_NAMES = ("points", "readings", "control")
+_UNKNOWN = "unknown key"
+_NAMED_PARTS = ("points", "readings")
+_NAMES = (*_NAMED_PARTS, "control")
 """Sections whose parts have names of their own, by which others mean them."""
 _IN_PARTS: tuple[type[BaseModel], ...] = (Control,)
 """Models whose right fields are looked at while others are wrong."""
@@ -75,7 +77,12 @@ def schema_faults(raw: object, error: ValidationError) -> tuple[list[Found], lis
             found |= dict.fromkeys(fault for fault in _told(rest, error) if not _follows(fault, mended))
         else:
             break
-    return list(found), list(_between(_kept(ProfileDocument, rest), [loc for loc, _ in found]))
+    wrong_parts = [loc for loc, words in found if not words.startswith(_UNKNOWN)]
+    for loc in wrong_parts:
+        section = rest.get(loc[0]) if isinstance(rest, dict) and loc and loc[0] in _NAMED_PARTS else None
+        if isinstance(section, dict) and len(loc) > 1:
+            section.pop(loc[1], None)
+    return list(found), list(_between(_kept(ProfileDocument, rest), wrong_parts))
 
 
 def words_of(fault: ErrorDetails, raw: object, loc: Loc) -> str:
@@ -210,8 +217,11 @@ def _right(kind: Any, value: object) -> Any:
 
 def _between(document: ProfileDocument, wrong: list[Loc]) -> Iterator[str]:
     """Faults between parts that are right, but none at a part that is wrong or about one."""
-    if document.transport is None or not (document.points or document.messages):
+    if not document.points and not document.messages:
         return
+    if document.transport not in ("mqtt", "modbus", "http"):
+        meant = "modbus" if document.modbus is not None else "http" if document.http is not None else "mqtt"
+        document = document.model_copy(update={"transport": meant})
     parts = {tuple(map(str, loc[:2])) for loc in wrong}
     named = {repr(loc[1]) for loc in wrong if len(loc) > 1} | {str(loc[0]) for loc in wrong if loc} - set(_NAMES)
     keys = {str(loc[1]) for loc in wrong if len(loc) == 2}
@@ -250,8 +260,8 @@ def _model_in(kind: Any) -> type[BaseModel] | None:
 def _unknown(name: str, known: list[str]) -> str:
     near = difflib.get_close_matches(name, known, n=1)
     if near:
-        return f"unknown key; did you mean {near[0]}?"
-    return f"unknown key; known are {', '.join(known)}" if len(known) <= LISTED_MAX else "unknown key"
+        return f"{_UNKNOWN}; did you mean {near[0]}?"
+    return f"{_UNKNOWN}; known are {', '.join(known)}" if len(known) <= LISTED_MAX else _UNKNOWN
 
 
 def _shown(fault: ErrorDetails) -> str:

@@ -101,6 +101,17 @@ WRONG: list[tuple[str, Change, dict[str, str]]] = [
                           raw["watchdog"].update(lease_s=0)), {
         "watchdog.lease_s": "must be more than 0", "control.release": "missing",
         "control.begin.0": "'nowhere' is not a point that can be written"}),
+    (MODBUS, lambda raw: (raw.update(transport="modbus_tcp"), raw["readings"]["soc_pct"].update(point="nowhere"),
+                          raw["points"]["serial"].update(poll="onc"),
+                          raw["points"]["battery_power"].update(register=70_000)), {
+        "transport": "must be 'mqtt', 'modbus' or 'http' (found 'modbus_tcp')",
+        "points.serial.poll": "must be 'live', ", "points.battery_power.register": "must be at most 65535",
+        "readings.soc_pct": "'nowhere' is not a point"}),
+    (MODBUS, lambda raw: (raw["modbus"].update(registers_max=4, colour="red"),
+                          raw["points"]["serial"].update(tipe="text"), raw["modbus"].update(gap_max=200)), {
+        "modbus.colour": "unknown key", "modbus.gap_max": "must be at most 124",
+        "points.serial.tipe": "unknown key; did you mean type?",
+        "points.serial.words": "longer than registers_max 4"}),
     (REFERENCE, lambda raw: (raw["messages"]["live"].update(qos=2), raw.update(commands=[])), {
         "messages.live.qos": "must be 0 or 1", "commands": "must be a mapping of keys to values"}),
 ]  # fmt: skip
