@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
@@ -13,6 +13,7 @@ from gateway import former_names
 from gateway.domain.errors import InvalidInput
 from gateway.profiles.checks.product import faults_of
 from gateway.profiles.compile import Codec, compile_profile
+from gateway.profiles.faults import schema_faults
 from gateway.profiles.language.product import ProfileDocument
 from gateway.yaml_lines import BYTES_MAX, Loc, NotStrict, Place, read_yaml
 
@@ -76,19 +77,21 @@ def _parse(text: str, *, name: str) -> tuple[ProfileDocument, Place, list[tuple[
     try:
         document = ProfileDocument.model_validate(raw)
     except ValidationError as error:
-        raise InvalidInput(_bounded(name, _schema_faults(error, name, place))) from error
-    found = (_split(fault, place) for fault in faults_of(document))
-    faults = [_fault(name, line, path, words) for line, path, words in found]
+        found, between = schema_faults(raw, error)
+        told = [_at(name, place, loc, words) for loc, words in found]
+        raise InvalidInput(_bounded([*told, *_told(name, place, between)], name)) from error
+    faults = _told(name, place, faults_of(document))
     if faults:
-        raise InvalidInput(_bounded(name, iter(faults)))
+        raise InvalidInput(_bounded(faults, name))
     return document, place, list(former_names.used(raw, former_names.PROFILE))
 
 
-def _schema_faults(error: ValidationError, name: str, place: Place) -> Iterator[str]:
-    for fault in error.errors(include_url=False, include_context=False, include_input=False):
-        path = ".".join(str(part) for part in fault["loc"]) or "(document)"
-        words = former_names.refusal(fault["loc"], fault["type"], former_names.PROFILE) or fault["msg"]
-        yield _fault(name, place.line_of(fault["loc"]), path, words)
+def _at(name: str, place: Place, loc: Loc, words: str) -> str:
+    return _fault(name, place.line_of(loc), ".".join(map(str, loc)) or "(document)", words)
+
+
+def _told(name: str, place: Place, faults: Iterable[str]) -> list[str]:
+    return [_fault(name, line, path, words) for line, path, words in (_split(fault, place) for fault in faults)]
 
 
 def _split(fault: str, place: Place) -> tuple[int, str, str]:
@@ -117,10 +120,9 @@ def _key(place: Place, parts: list[str]) -> int | str | None:
     return int(name) if name.isdecimal() and int(name) in place.inside else None
 
 
-def _bounded(name: str, faults: Iterator[str]) -> list[str]:
-    listed = list(faults)
-    more = len(listed) - FAULTS_MAX
-    return listed if more <= 0 else [*listed[:FAULTS_MAX], f"{name}:1: (document): and {more} more"]
+def _bounded(faults: list[str], name: str) -> list[str]:
+    more = len(faults) - FAULTS_MAX
+    return faults if more <= 0 else [*faults[:FAULTS_MAX], f"{name}:1: (document): and {more} more"]
 
 
 def _fault(name: str, line: int, path: str, words: str) -> str:

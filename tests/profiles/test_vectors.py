@@ -138,9 +138,9 @@ def from_documents(vector: Vector, variant: ProductVariant) -> dict[str, tuple[R
     """As the HTTP link: what no pointer leads to is missing."""
     out: dict[str, tuple[Raw, str]] = {}
     for name, point in variant.points.items():
-        if point.path in vector.raw.http:
-            raw = raw_of(value_at(vector.raw.http[point.path], tokens_of(point.pointer)))
-            out[name] = Marker.MISSING if raw is None else raw, point.path
+        if point.document in vector.raw.http:
+            raw = raw_of(value_at(vector.raw.http[point.document], tokens_of(point.pointer)))
+            out[name] = Marker.MISSING if raw is None else raw, point.document
     return out
 
 

@@ -16,6 +16,8 @@ from gateway.profiles.language.transport import HttpSection, ModbusSection, Mqtt
 BATTERY_SIGNS = (Sign.DISCHARGE_POSITIVE, Sign.CHARGE_POSITIVE)
 GRID_SIGNS = (Sign.IMPORT_POSITIVE, Sign.EXPORT_POSITIVE)
 CYCLIC = ("discharge", "charge", "hold", "block", "heartbeat")
+PRODUCTS = {"W": ["A", "V"], "Wh": ["Ah", "V"]}
+"""Units of the two points of a product, by the unit of what they make."""
 NEEDED = ("battery_w", "soc_pct")
 REGISTER_MAX = 65535
 HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
@@ -25,18 +27,20 @@ def faults_of(document: ProfileDocument) -> list[str]:
     """Every fault of a well-formed document, each with its path."""
     if document.messages:
         return message_faults(document)
-    faults = [*_section_faults(document), *_variant_faults(document, None)]
+    faults = list(_variant_faults(document, None))
     for i, overlay in enumerate(document.overlays):
         faults += [f"overlays.{i}.{fault}" for fault in _variant_faults(document, overlay) if fault not in faults]
     return faults
 
 
 def _variant_faults(document: ProfileDocument, overlay: Overlay | None) -> Iterator[str]:
+    document = document.under(overlay)
+    yield from _section_faults(document)
     points = document.points | (overlay.points if overlay else {})
     readings = document.readings | (overlay.readings if overlay else {})
     control = (overlay.control if overlay else None) or document.control
     for name, point in points.items():
-        for fault in _point_faults(document, point):
+        for fault in (*_point_faults(document, point), *_fallback_faults(point, points)):
             yield f"points.{name}.{fault}"
     yield from factor_faults(points, document.modbus)
     for name in NEEDED:
@@ -61,6 +65,9 @@ def _identity_faults(identity: Identity, points: dict[str, Point]) -> Iterator[s
     for named in (identity.serial, identity.product, identity.firmware):
         if named is not None and named not in points:
             yield f"identity: {named!r} is not a point"
+    serial = points.get(identity.serial or "")
+    if serial is not None and (serial.scale, serial.shift, serial.scale_factor) != (1.0, 0.0, None):
+        yield f"identity: {identity.serial!r} is a serial and has no scale"
     for i, rule in enumerate(identity.rules):
         yield from (f"identity.rules.{i}.{fault}" for fault in _match_faults(rule, points))
     for i, other in enumerate(identity.excludes):
@@ -132,6 +139,18 @@ def _register_faults(point: Point, section: ModbusSection) -> Iterator[str]:
         yield "register: lies in modbus.forbidden"
 
 
+def _fallback_faults(point: Point, points: dict[str, Point]) -> Iterator[str]:
+    if point.fallback is None:
+        return
+    other = points.get(point.fallback)
+    if other is None or not other.readable:
+        yield f"fallback: {point.fallback!r} is not a point that can be read"
+    elif other.fallback is not None:
+        yield f"fallback: {point.fallback!r} has one itself"
+    elif (other.unit, other.poll) != (point.unit, point.poll):
+        yield f"fallback: {point.fallback!r} must have the same unit and poll"
+
+
 def _path_faults(path: str | None) -> Iterator[str]:
     """A path stays on the device's own host and under its own root."""
     if path is not None and (path.startswith("//") or ".." in path.split("?")[0].split("/")):
@@ -163,7 +182,7 @@ def _reading_faults(name: str, reading: Reading, points: dict[str, Point]) -> It
         yield "cases: belongs to an enumeration, and an enumeration needs it"
     if (name == "faults" or canonical.flag) != bool(reading.any):
         yield "any: belongs to faults and flags, and they need it"
-    if reading.point is not None or reading.sum:
+    if reading.point is not None or reading.sum or reading.product is not None:
         yield from _number_faults(reading, canonical, points)
 
 
@@ -177,10 +196,22 @@ def _number_faults(reading: Reading, canonical: CanonicalQuantity, points: dict[
         yield f"sign: must be {' or '.join(sign.value for sign in allowed)}"
     if canonical.power and reading.measured_at is None:
         yield "measured_at: missing; every power says where it is measured"
+    if reading.product is not None:
+        yield from _product_faults(reading.product, canonical, points)
     for used in ([reading.point] if reading.point else []) + [term.point for term in reading.sum]:
         point = points.get(used)
         if point is not None and canonical.unit and point.unit != canonical.unit:
             yield f"unit: {used!r} is in {point.unit!r}, must be {canonical.unit!r} (scale converts)"
+
+
+def _product_faults(product: tuple[str, str], canonical: CanonicalQuantity, points: dict[str, Point]) -> Iterator[str]:
+    known = [points[name] for name in product if name in points]
+    units = sorted(point.unit for point in known)
+    if len(known) == len(product) and PRODUCTS.get(canonical.unit) != units:
+        wanted = " and ".join(PRODUCTS.get(canonical.unit, ()))
+        yield f"product: units {' and '.join(units)}, " + (f"must be {wanted}" if wanted else "this is no product")
+    if len({point.poll for point in known}) > 1:
+        yield "product: both are read together, so they have one poll"
 
 
 def _match_faults(match: Match, points: dict[str, Point]) -> Iterator[str]:

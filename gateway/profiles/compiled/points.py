@@ -274,7 +274,9 @@ def decode_all(
     codecs: Sequence[PointCodec], raws: Mapping[str, Read], values: dict[str, Value], counts: DecodeCounts
 ) -> None:
     """Decode raw values into `values`; `codecs` are in order, scale factors first. A value whose scale factor was not
-    read with it is unknown: the earlier factor may belong to another value."""
+    read with it is unknown: the earlier factor may belong to another value. Of points that are not there, fallbacks
+    come last."""
+    absent: list[tuple[str, str]] = []
     for codec in codecs:
         if codec.name not in raws:
             continue
@@ -285,3 +287,9 @@ def decode_all(
         if isinstance(values, Values):
             unclear = counts.not_understood > before
             values.note(codec.name, unclear=unclear, null=raw is Marker.NULL and value is None)
+        if value is None and codec.point.fallback is not None and counts.not_understood == before:
+            absent.append((codec.name, codec.point.fallback))
+    for name, fallback in absent:
+        values[name] = values.get(fallback)
+        if isinstance(values, Values):
+            values.note(name, unclear=fallback in values.unclear, null=fallback in values.null)

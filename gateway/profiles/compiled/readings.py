@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from gateway.profiles.compiled.points import Value, Values
 from gateway.profiles.compiled.ranges import within
 from gateway.profiles.language.base import FLIPPED
-from gateway.profiles.language.points import Case, Match, Reading
+from gateway.profiles.language.points import Case, Match, Reading, version_of
 from gateway.profiles.language.quantities import READINGS, CanonicalQuantity
 
 Get = Callable[[Mapping[str, Value]], float]
@@ -24,6 +24,8 @@ def holds(match: Match, values: Mapping[str, Value]) -> bool | None:
         return _has_bits(match, value)
     if match.above is not None:
         return isinstance(value, float) and value > match.above
+    if match.from_version is not None or match.before_version is not None:
+        return _in_versions(match, value)
     if match.begins:
         return isinstance(value, str) and value.startswith(match.begins)
     if match.contains:
@@ -46,6 +48,10 @@ def _expected(match: Match) -> str:
         return f"any bit of {match.any_bits:#x}"
     if match.above is not None:
         return f"more than {match.above:g}"
+    if match.from_version is not None:
+        return f"version {match.from_version} or later"
+    if match.before_version is not None:
+        return f"a version before {match.before_version}"
     known = match.begins or match.contains or match.equals
     texts = ("one of " if len(known) > 1 else "") + ", ".join(_text(text) for text in known)
     if match.begins:
@@ -55,6 +61,23 @@ def _expected(match: Match) -> str:
 
 def _text(value: str | float | bool) -> str:
     return f"{value:.10g}" if isinstance(value, float) else repr(value)
+
+
+def whole_number(value: Value) -> int | None:
+    """A value as the whole number it is; None for everything else, and beyond what a value holds exactly."""
+    if not isinstance(value, float) or not value.is_integer() or abs(value) > EXACT_MAX:
+        return None
+    return int(value)
+
+
+def _in_versions(match: Match, value: Value) -> bool | None:
+    """Whether a text is a version in order; None where it is none."""
+    found = version_of(value) if isinstance(value, str) else None
+    if found is None:
+        return None
+    if match.from_version is not None:
+        return found >= (version_of(match.from_version) or ())
+    return found < (version_of(match.before_version or "") or ())
 
 
 def _has_bits(match: Match, value: Value) -> bool | None:
@@ -143,6 +166,8 @@ def _doubtful_cases(cases: tuple[Case, ...], otherwise: str | None) -> Doubt:
 
 
 def _number(reading: Reading) -> Get:
+    if reading.product is not None:
+        return _product(*reading.product)
     terms = [(term.point, term.times) for term in reading.sum]
     if reading.point is not None:
         terms = [(reading.point, 1.0)]
@@ -155,6 +180,14 @@ def _number(reading: Reading) -> Get:
                 return NAN
             total += value * times
         return total
+
+    return get
+
+
+def _product(first: str, second: str) -> Get:
+    def get(values: Mapping[str, Value]) -> float:
+        one, other = values.get(first), values.get(second)
+        return one * other if isinstance(one, float) and isinstance(other, float) else NAN
 
     return get
 

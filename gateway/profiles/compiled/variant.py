@@ -41,7 +41,7 @@ class ProductVariant:
     """One variant of a product. `variant` is "" for the profile itself, else the overlay's name."""
 
     def __init__(self, document: ProfileDocument, overlay: Overlay | None = None) -> None:
-        self.document = document
+        document = self.document = document.under(overlay)
         self.variant = overlay.name if overlay else ""
         self.points: dict[str, Point] = document.points | (overlay.points if overlay else {})
         self.control: Control | None = (overlay.control if overlay else None) or document.control
@@ -113,7 +113,8 @@ class ProductVariant:
         identity = self.document.identity
         rules = (*identity.rules, *identity.excludes) if identity is not None else ()
         asked = [rule.point for rule in (*rules, *chain.from_iterable(o.when for o in self.document.overlays))]
-        return tuple(dict.fromkeys((*self.groups["once"], *(name for name in asked if name in self.points))))
+        names = dict.fromkeys((*self.groups["once"], *(name for name in asked if name in self.points)))
+        return tuple(dict.fromkeys((*names, *(other for name in names if (other := self.points[name].fallback)))))
 
     def decode(self, raws: Mapping[str, Read], values: dict[str, Value]) -> None:
         """Decode raw values into `values`."""

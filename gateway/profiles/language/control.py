@@ -1,8 +1,9 @@
 """Control: ordered writes for each command, their needs, and the watchdog that ends control."""
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from gateway.profiles.language.base import Name, StrictModel
 from gateway.profiles.language.points import Match, Scalar
@@ -37,22 +38,20 @@ class Step(StrictModel):
     or_value: Scalar | None = None
     wait_s: Annotated[float, Field(gt=0, le=60)] | None = None
 
-    @model_validator(mode="after")
-    def _one_form(self) -> "Step":
+    def faults(self) -> Iterator[str]:
         names = (self.write, self.restore, self.keep)
         forms = (*(name is not None for name in names), bool(self.together), self.wait_s is not None)
         if sum(forms) != 1:
-            raise ValueError("exactly one of write, together, restore, keep and wait_s")
+            yield "exactly one of write, together, restore, keep and wait_s"
         given = (self.value is not None, self.null, self.source is not None)
         if self.write is not None and sum(given) != 1:
-            raise ValueError("a write has exactly one of value, null and from")
+            yield "a write has exactly one of value, null and from"
         if self.write is None and any(given):
-            raise ValueError("value, null and from belong to write")
+            yield "value, null and from belong to write"
         if self.source is None and (self.percent_of is not None or self.times != 1.0):
-            raise ValueError("percent_of and times belong to from")
+            yield "percent_of and times belong to from"
         if any(step.together or step.wait_s is not None for step in self.together):
-            raise ValueError("together: write, restore and keep only")
-        return self
+            yield "together: write, restore and keep only"
 
     def touched(self) -> list[str]:
         """Points this step writes."""
@@ -98,24 +97,22 @@ class Control(StrictModel):
     settle_s: Annotated[float, Field(ge=0, le=30)] = 0.0
     interval_s_min: Annotated[float, Field(ge=0, le=600)] = 0.0
 
-    @model_validator(mode="after")
-    def _complete(self) -> "Control":
+    def faults(self) -> Iterator[str]:
         power = (self.discharge, self.charge, self.hold)
         if any(power) and not all(power):
-            raise ValueError("discharge, charge and hold: all three or none")
+            yield "discharge, charge and hold: all three or none"
         if self.block and not self.hold:
-            raise ValueError("block belongs to discharge, charge and hold")
+            yield "block belongs to discharge, charge and hold"
         if any(power) and not self.release and not self.stop_only:
-            raise ValueError("release: missing")
+            yield "release: missing"
         if self.domain == "grid_connection" and self.discharge and self.follow_s is None:
-            raise ValueError("follow_s: missing; a grid target follows load and PV")
+            yield "follow_s: missing; a grid target follows load and PV"
         if self.follow_s is not None and self.settle_s >= self.follow_s:
-            raise ValueError("settle_s: must be shorter than follow_s")
+            yield "settle_s: must be shorter than follow_s"
         if self.domain.startswith("battery") and self.follow_s is not None:
-            raise ValueError("follow_s belongs to domains grid_connection and inverter_ac")
+            yield "follow_s belongs to domains grid_connection and inverter_ac"
         if not any(power) and not self.reserve:
-            raise ValueError("control that controls nothing: leave it out")
-        return self
+            yield "control that controls nothing: leave it out"
 
     stop_only: bool = Field(default=False, description="release = stop writing: the product reverts by itself")
 
@@ -148,17 +145,15 @@ class Watchdog(StrictModel):
     sticky: bool = False
     reverts_within_s: float | None = Field(default=None, gt=0, le=7200)
 
-    @model_validator(mode="after")
-    def _consistent(self) -> "Watchdog":
+    def faults(self) -> Iterator[str]:
         timer = self.kind in ("device_timer", "countdown")
         if timer != (self.point is not None):
-            raise ValueError("point belongs to device_timer and countdown, and they need it")
+            yield "point belongs to device_timer and countdown, and they need it"
         if (self.kind == "device_timer") != (self.zero_means is not None):
-            raise ValueError("zero_means belongs to device_timer, and it needs it")
+            yield "zero_means belongs to device_timer, and it needs it"
         if (self.kind == "none") != (self.falls_back_to == "stays"):
-            raise ValueError("falls_back_to stays belongs to kind none")
+            yield "falls_back_to stays belongs to kind none"
         if self.kind in ("device_timer", "countdown", "implicit") and self.reverts_within_s is None:
-            raise ValueError("reverts_within_s: missing")
+            yield "reverts_within_s: missing"
         if self.reverts_within_s is not None and self.reverts_within_s < self.lease_s:
-            raise ValueError("reverts_within_s: shorter than lease_s")
-        return self
+            yield "reverts_within_s: shorter than lease_s"

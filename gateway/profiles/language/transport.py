@@ -1,8 +1,9 @@
 """How a product is reached: connection limits, pacing, retries, authentication, per transport."""
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from gateway.profiles.language.base import Key, Name, StrictModel, TopicPattern
 from gateway.profiles.language.points import HttpPath, Pointer
@@ -59,11 +60,9 @@ class ModbusSection(StrictModel):
     reconnect_after_reply_errors: Annotated[int, Field(ge=1, le=10)] = 3
     write_answer: Literal["exact", "malformed"] = "exact"
 
-    @model_validator(mode="after")
-    def _has_main(self) -> "ModbusSection":
+    def faults(self) -> Iterator[str]:
         if "main" not in self.units:
-            raise ValueError("units: `main` is missing")
-        return self
+            yield "units: `main` is missing"
 
 
 class Auth(StrictModel):
@@ -83,13 +82,11 @@ class Auth(StrictModel):
     expired_status: tuple[Annotated[int, Field(ge=400, le=499)], ...] = (401, 403)
     unauthorized_without: Pointer | None = None
 
-    @model_validator(mode="after")
-    def _complete(self) -> "Auth":
+    def faults(self) -> Iterator[str]:
         if (self.kind == "header") != (self.name is not None):
-            raise ValueError("name belongs to kind header, and kind header needs it")
+            yield "name belongs to kind header, and kind header needs it"
         if (self.kind == "login") != (self.path is not None and self.token is not None):
-            raise ValueError("path and token belong to kind login, and kind login needs them")
-        return self
+            yield "path and token belong to kind login, and kind login needs them"
 
 
 class HttpSection(StrictModel):

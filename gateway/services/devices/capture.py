@@ -19,7 +19,7 @@ from gateway.profiles.compile import Codec
 from gateway.profiles.compiled.points import Marker, Raw, Unreadable, Value, Values
 from gateway.profiles.compiled.readings import holds
 from gateway.profiles.compiled.variant import ProductVariant
-from gateway.profiles.language.points import Point, PointType
+from gateway.profiles.language.points import CHOICE, Point, PointType
 from gateway.services.devices.probe import Probe, named_readings
 
 Json = object
@@ -191,7 +191,7 @@ def _documents(variant: ProductVariant, raws: Raws, _units: Mapping[str, int], l
     bare: dict[str, Json] = {}
     for name, raw in raws.items():
         point = variant.points[name]
-        place = point.path or topic_of(point.topic or "", levels)
+        place = point.document or topic_of(point.topic or "", levels)
         if point.pointer and raw is not Marker.EMPTY:
             _put(documents.setdefault(place, {}), tokens_of(point.pointer), None if isinstance(raw, Marker) else raw)
         else:
@@ -234,13 +234,20 @@ def _put(document: dict[str, Json], tokens: tuple[str, ...], value: Json) -> Non
 
 
 def _with_lists(document: Json) -> Json:
-    """A document whose members by number are the elements of a list again."""
+    """A document whose members by number, and those chosen by what they say, are the elements of a list again."""
     if not isinstance(document, dict):
         return document
     members = {name: _with_lists(value) for name, value in document.items()}
     if members and all(name.isdecimal() and int(name) < LIST_MAX for name in members):
         return [members.get(str(i)) for i in range(max(map(int, members)) + 1)]
+    chosen = [CHOICE.fullmatch(name) for name in members]
+    if members and all(chosen):
+        return [_element(choice, inner) for choice, inner in zip(chosen, members.values(), strict=True)]
     return members
+
+
+def _element(choice: re.Match[str] | None, inner: Json) -> Json:
+    return {choice[1]: choice[2], **inner} if choice is not None and isinstance(inner, dict) else inner
 
 
 def _held(variant: ProductVariant, values: Values) -> list[str]:

@@ -55,7 +55,7 @@ async def probe(
     async def opened(variant: ProductVariant) -> AsyncIterator[PointLink]:
         link = links.link(
             PointTarget(
-                device=device, connection=connection, secret=secret, document=codec.document, points=variant.points
+                device=device, connection=connection, secret=secret, document=variant.document, points=variant.points
             )
         )
         try:

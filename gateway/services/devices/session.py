@@ -203,8 +203,11 @@ class DeviceSession(Part):
         variant = self._product.variant(self.values)
         if variant is not self._product.base:
             # The connection is shared: the device that was identified is the one that is opened.
-            base, link = link, await self._open(variant)
-            await base.close()
+            base = link
+            try:
+                link = await self._open(variant)
+            finally:
+                await base.close()
         self._variant = variant
         variant.decode(await link.read(variant.reads), self.values)
         self._all_read = True
@@ -231,7 +234,7 @@ class DeviceSession(Part):
             device=self._target.device,
             connection=self._target.connection,
             secret=self._target.secret,
-            document=self._target.document,
+            document=variant.document,
             points=variant.points,
         )
         self._link = self._links.link(target)

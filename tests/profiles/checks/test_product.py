@@ -65,7 +65,7 @@ SIGNLESS: Raw = {"register": 500, "type": "u16", "unit": "W", "access": "w", "st
     ("text", "change", "fault"),
     [
         # registers
-        (MODBUS, point("soc", path="/x", register=None), "points.soc: "),
+        (MODBUS, point("soc", path="/x", register=None), "points.soc.type: u16 belongs to registers"),
         (MODBUS, point("soc", model=103, offset=2, register=None), "points.soc.model: needs modbus.sunspec"),
         (MODBUS, lambda raw: sunspec(raw, block=3), "points.soc.block: model 160 has 2 blocks"),
         (MODBUS, lambda raw: sunspec(raw, model=161, block=1), "points.soc.block: model 161 has no modbus.sunspec"),
@@ -107,6 +107,25 @@ SIGNLESS: Raw = {"register": 500, "type": "u16", "unit": "W", "access": "w", "st
         (MODBUS, lambda raw: raw["identity"]["rules"][0].update(point="nowhere"), "identity.rules.0.point: 'nowhere'"),
         (MODBUS, lambda raw: raw["identity"].update(excludes=[{"point": "nowhere", "equals": ["x"]}]),
          "identity.excludes.0.point: 'nowhere'"),
+        (MODBUS, lambda raw: raw["readings"]["battery_w"].update(point=None, product=["battery_power", "soc"]),
+         "readings.battery_w.product: units % and W, must be A and V"),
+        (MODBUS, lambda raw: raw["readings"]["soc_pct"].update(point=None, product=["battery_power", "soc"]),
+         "readings.soc_pct.product: units % and W, this is no product"),
+        (MODBUS, lambda raw: raw["identity"].update(serial="soc"), "identity: 'soc' is a serial and has no scale"),
+        # fallbacks
+        (MODBUS, point("soc", fallback="nowhere"), "points.soc.fallback: 'nowhere' is not a point that can be read"),
+        (MODBUS, point("soc", fallback="grid_power"), "points.soc.fallback: 'grid_power' must have the same unit and"),
+        (MODBUS, point("work_mode", fallback="soc"), "points.work_mode.fallback: belongs to what is only read"),
+        (MODBUS, points(soc={"fallback": "soc"}), "points.soc.fallback: 'soc' has one itself"),
+        # transport sections of overlays
+        (MODBUS, lambda raw: raw.update(overlays=[OVERLAY | {"http": {}}]), "overlays.0.http: belongs to points over"),
+        (MODBUS, lambda raw: raw.update(overlays=[OVERLAY | {"modbus": {"units": {"main": 1}}}]),
+         "overlays.0.points.grid_power.unit_id: 'meter' is not in modbus.units"),
+        (HTTP, lambda raw: raw.update(overlays=[{"name": "new", "when": [{"point": "power", "above": 0}],
+                                                 "http": {"auth": {"kind": "header", "name": "a b"}}}]),
+         "overlays.0.http.auth.name: 'a b' is not the name of a header"),
+        (MODBUS, lambda raw: raw["identity"]["rules"].append({"point": "serial", "from_version": "1.x"}),
+         "identity.rules.1.from_version: '1.x' is no version"),
         # control
         (MODBUS, step("discharge", TIMER), "control.discharge: writes no setpoint"),
         (MODBUS, step("discharge", POWER), "control.discharge: does not write the watchdog's 'timeout'"),

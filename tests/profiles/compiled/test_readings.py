@@ -157,3 +157,35 @@ def test_reading_any_sum_is_within_its_range_or_unknown(
     else:
         total = (a + b * times) * (-1 if flipped else 1)
         assert found == total if abs(total) <= 5e8 else math.isnan(found)
+
+
+def test_reading_product_of_two_points_is_unknown_while_one_is() -> None:
+    reading = {"product": ["volts", "amps"], "sign": "charge_positive", "range": [-5000, 5000]}
+    assert read("battery_w", reading, volts=400.0, amps=2.5) == -1000.0
+    assert read("battery_w", reading, volts=400.0, amps=-2.5) == 1000.0
+    assert read("battery_w", reading, volts=400.0, amps=0.0) == 0.0
+    for values in ({"volts": 400.0}, {"amps": 2.5}, {"volts": 400.0, "amps": None}, {"volts": 400.0, "amps": 20.0}):
+        assert math.isnan(read("battery_w", reading, **values))
+
+
+VERSIONS = ["1.8", "1.9", "V1.10", "1.79.9", "1.80", "v1.80.0", "1.80.1", "FW_1.81-2", "2"]
+
+
+@pytest.mark.parametrize("said", VERSIONS)
+def test_match_version_is_compared_number_by_number(said: str) -> None:
+    later = VERSIONS.index(said) >= VERSIONS.index("1.80")
+    assert holds(Match(point="p", from_version="1.80"), {"p": said}) is later
+    assert holds(Match(point="p", before_version="1.80"), {"p": said}) is not later
+
+
+@pytest.mark.parametrize("said", ["", "beta", "1.x", "1..80", "1.80 (test)", 1.8, True, None, "9" * 40])
+def test_match_version_of_what_is_no_version_is_undecided(said: Value) -> None:
+    assert holds(Match(point="p", from_version="1.80"), {"p": said}) is None
+    assert holds(Match(point="p", before_version="1.80"), {"p": said}) is None
+
+
+def test_match_version_that_fails_says_what_was_expected() -> None:
+    assert (
+        mismatch(Match(point="p", from_version="1.80"), {"p": "1.79"}) == "p is '1.79', expected version 1.80 or later"
+    )
+    assert mismatch(Match(point="p", before_version="2"), {}) == "p is unknown, expected a version before 2"

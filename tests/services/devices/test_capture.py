@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.profiles.compile import compile_profile
 from gateway.profiles.compiled.points import Read
 from gateway.profiles.loader import load_profiles
 from gateway.services.devices.capture import captured
@@ -17,6 +18,7 @@ from tests.builders.homes import homes
 from tests.cli.test_cli import run
 from tests.profiles.test_vectors import PRODUCTS as VECTOR_PRODUCTS
 from tests.profiles.test_vectors import disagreements, vector_of
+from tests.scenes.http_rig import http_document
 from tests.services.devices.test_probe import PRODUCTS, ROOT, listening
 
 pytestmark = pytest.mark.real_time
@@ -99,3 +101,19 @@ def test_capture_masks_what_is_private_inside_a_text_that_is_kept() -> None:
     assert "1.14 of 00:0x:0x:0x:0x:0x" in text
     assert "OnGrid for xxxxxxx-xxxxx" in text
     assert "Masked: software, system_status." in vectors["http"]["note"]
+
+
+def test_capture_keeps_what_was_asked_for_and_which_element_was_chosen() -> None:
+    codec = compile_profile(http_document())
+    said: dict[str, Read] = {"power": -200, "asked": -800, "asked_soc": 55, "asked_else": 120, "chosen": 70}
+    points = [ProbedPoint(name=name, raw=raw, value=None, unit="") for name, raw in said.items()]
+    found = Probe(profile="made-up", variant="", problems=[], unmet=[], points=points, readings={})
+    vectors = captured(codec, found, units={}, parameters={}, secret="", source="a test")
+    assert vectors["http"]["raw"] == {
+        "http": {
+            "/status": {"Pac_total_W": -200},
+            'POST /rpc {"method": "ES.GetStatus", "params": {"id": 0}}': {"result": {"bat_power": -800, "bat_soc": 55}},
+            'POST /rpc {"method": "EM.GetStatus"}': {"result": {"total_power": 120}},
+            "/packs": {"packs": [{"sn": "B2", "soc": 70}]},
+        }
+    }
