@@ -6,7 +6,7 @@ that. The channel repeats the last read before the product would close an idle c
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -17,11 +17,11 @@ from gateway.domain.errors import InvalidInput, LinkDown, NotThisProduct, PeerBu
 from gateway.links.modbus.blocks import NOTHING_LEARNED, Block, Bundle, RegisterPlace, RequestLimits, plan, split
 from gateway.links.modbus.connection import Channel, TimeoutSweeper
 from gateway.links.modbus.pdu import WRITE_MANY, WRITE_ONE, ExceptionReply, Words, read_request, write_request
-from gateway.links.modbus.sunspec import Chain, address_of, other_product, walk
+from gateway.links.modbus.sunspec import Chain, Models, address_of, found_models, models_of, other_product, walk
 from gateway.links.modbus.turns import ModbusStats, Pacing
 from gateway.observability.metrics import Sample
 from gateway.observability.parts import Part
-from gateway.ports.links import PointTarget
+from gateway.ports.links import FoundModel, PointTarget
 from gateway.profiles.compiled.points import Marker, Raw
 from gateway.profiles.compiled.sequences import Request
 from gateway.profiles.language.points import Point
@@ -117,7 +117,6 @@ class ModbusLink:
     """One device. Times and limits are its profile's `modbus` section."""
 
     heard_mono_ms: int | None = None
-    notice: str | None = None
 
     def __init__(self, target: PointTarget, links: ModbusLinks) -> None:
         section = target.document.modbus
@@ -126,6 +125,7 @@ class ModbusLink:
         self._host, self._port = _address(target, self._section.port)
         self._units = _units(target, self._section)
         self._points = target.points
+        self._wanted = dict(target.connection.parameters)
         self._links = links
         self._stats = links.stats
         self._limits = RequestLimits.of(self._section)
@@ -133,11 +133,30 @@ class ModbusLink:
         self._channel: Channel | None = None
         self._generation = 0
         self._chains: dict[int, Chain] = {}
+        self._models: dict[int, Models] = {}
+        self._unclear: dict[str, str] = {}
         self._walked_ms = 0
         self._places: dict[str, RegisterPlace] = {}
         self._absent: set[str] = set()
         self._learned = NOTHING_LEARNED
         self._plans: dict[tuple[str, ...], _Plan] = {}
+
+    @property
+    def notice(self) -> str | None:
+        """Names of models that mean none of those there are, and why."""
+        return "; ".join(f"SunSpec model {name}: {why}" for name, why in self._unclear.items()) or None
+
+    @property
+    def models(self) -> Mapping[str, FoundModel]:
+        """The models found; where several units have one of the same name, that of the unit whose points use it."""
+        section, out = self._section.sunspec, dict[str, FoundModel]()
+        if section is None:
+            return out
+        for unit, models in self._models.items():
+            used = {point.model for point in self._points.values() if self._units[point.unit_id] == unit}
+            ours = {key: model for key, model in models.items() if key in used}
+            out |= found_models(self._chains[unit], ours, section)
+        return out
 
     async def open(self) -> None:
         """Connect and find the points' registers; forget what an earlier connection taught."""
@@ -261,6 +280,11 @@ class ModbusLink:
     def _place_points(self) -> None:
         """Place every point by the model chains found."""
         self._plans.clear()
+        self._unclear.clear()
+        if self._section.sunspec is not None:
+            for unit, chain in self._chains.items():
+                self._models[unit], unclear = models_of(chain, self._section.sunspec, self._wanted)
+                self._unclear |= unclear
         placed = {name: self._place(name, point) for name, point in self._points.items()}
         self._places = {name: place for name, place in placed.items() if place is not None}
 
@@ -268,7 +292,7 @@ class ModbusLink:
         unit = self._units[point.unit_id]
         address = point.address
         if point.model is not None and self._section.sunspec is not None:
-            address = address_of(point, self._chains.get(unit, {}), self._section.sunspec)
+            address = address_of(point, self._models.get(unit, {}), self._section.sunspec)
         if address is None:
             return None
         return RegisterPlace(
@@ -298,7 +322,7 @@ class ModbusLink:
                 chain = None
             if chain is None and unit == main:
                 raise NotThisProduct(f"unit {unit}: no SunSpec marker at {', '.join(map(str, section.bases))}")
-            self._chains[unit] = chain or {}
+            self._chains[unit] = chain or ()
         wrong = other_product(self._chains.values(), section)
         if wrong:
             raise NotThisProduct("; ".join(wrong))

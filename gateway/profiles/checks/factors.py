@@ -51,7 +51,8 @@ def _span(point: Point, section: ModbusSection) -> Span | None:
         blocks = section.sunspec.blocks.get(point.model or 0) if section.sunspec is not None else None
         if blocks is None:
             return None
-        start += blocks.start + (point.block - 1) * blocks.length
+        number = point.block if point.block > 0 else max(blocks.counts) + 1 + point.block
+        start += blocks.start + (number - 1) * blocks.length
     return start, start + point.register_count
 
 

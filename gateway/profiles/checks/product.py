@@ -11,7 +11,7 @@ from gateway.profiles.language.control import Control, Step, Watchdog
 from gateway.profiles.language.points import REGISTERS, Identity, Match, Point, Reading
 from gateway.profiles.language.product import Overlay, ProfileDocument
 from gateway.profiles.language.quantities import READINGS, CanonicalQuantity
-from gateway.profiles.language.transport import HttpSection, ModbusSection, MqttSection
+from gateway.profiles.language.transport import COMMON_WORDS, HttpSection, ModbusSection, MqttSection, SunSpec
 
 BATTERY_SIGNS = (Sign.DISCHARGE_POSITIVE, Sign.CHARGE_POSITIVE)
 GRID_SIGNS = (Sign.IMPORT_POSITIVE, Sign.EXPORT_POSITIVE)
@@ -68,10 +68,19 @@ def _identity_faults(identity: Identity, points: dict[str, Point]) -> Iterator[s
 
 
 def _section_faults(document: ProfileDocument) -> Iterator[str]:
+    if document.modbus is not None and document.modbus.sunspec is not None:
+        yield from (f"modbus.{fault}" for fault in _sunspec_faults(document.modbus, document.modbus.sunspec))
     if document.http is not None:
         yield from (f"http.auth.{fault}" for fault in _auth_faults(document.http))
     if document.mqtt is not None and document.mqtt.keepalive is not None:
         yield from (f"mqtt.keepalive.topic: {f}" for f in _topic_faults(document.mqtt.keepalive.topic, document.mqtt))
+
+
+def _sunspec_faults(section: ModbusSection, sunspec: SunSpec) -> Iterator[str]:
+    for place, keys in (("required", sunspec.required), ("blocks", sunspec.blocks)):
+        yield from (f"sunspec.{place}: {key!r} is not in modbus.sunspec.models" for key in keys if not sunspec.ids(key))
+    if section.registers_max < COMMON_WORDS and any(model.options for model in sunspec.models.values()):
+        yield f"registers_max: a common block is read whole to choose by it, {COMMON_WORDS} registers"
 
 
 def _auth_faults(section: HttpSection) -> Iterator[str]:
@@ -115,12 +124,14 @@ def _register_faults(point: Point, section: ModbusSection) -> Iterator[str]:
         yield f"unit_id: {point.unit_id!r} is not in modbus.units"
     if point.model is not None and section.sunspec is None:
         yield "model: needs modbus.sunspec"
+    if point.model is not None and section.sunspec is not None and not section.sunspec.ids(point.model):
+        yield f"model: {point.model!r} is not in modbus.sunspec.models"
     if point.block is not None and section.sunspec is not None:
         blocks = section.sunspec.blocks.get(point.model or 0)
         if blocks is None:
             yield f"block: model {point.model} has no modbus.sunspec.blocks"
-        elif point.block > blocks.count:
-            yield f"block: model {point.model} has {blocks.count} blocks"
+        elif abs(point.block) > max(blocks.counts):
+            yield f"block: model {point.model} has {' or '.join(map(str, blocks.counts))} blocks"
     if point.register_count > section.registers_max:
         yield f"words: longer than registers_max {section.registers_max}"
     if point.address is None:

@@ -3,9 +3,13 @@
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
+ModelId = Annotated[int, Field(ge=1, le=65534)]
+ModelName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
+ModelKey = ModelId | ModelName
+"""A SunSpec model: its id, of several the first, or a name of `modbus.sunspec.models`."""
 Key = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r'^[^\x00-\x1f"\\]+$')]
 TopicPattern = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_\-./{}]+$", max_length=200)]
 Source = Annotated[str, StringConstraints(min_length=3, max_length=300)]

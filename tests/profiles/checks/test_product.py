@@ -56,6 +56,13 @@ def sunspec(raw: Raw, **cells: object) -> None:
     raw["points"]["soc"] = {"model": 160, "offset": 1, "type": "u16", "scale": 0.1, "unit": "%"} | cells
 
 
+def named(raw: Raw, *, registers_max: int = 125, **cells: Any) -> None:
+    """The SoC in a model that is chosen by its common block."""
+    sunspec(raw, model="meter")
+    raw["modbus"]["registers_max"] = registers_max
+    raw["modbus"]["sunspec"] |= {"models": {"meter": {"ids": [203], "options": ["Export+Import"]}}} | cells
+
+
 POWER: Raw = {"write": "setpoint", "from": "setpoint_w"}
 TIMER: Raw = {"write": "timeout", "from": "lease"}
 SIGNLESS: Raw = {"register": 500, "type": "u16", "unit": "W", "access": "w", "storage": "volatile"}
@@ -69,6 +76,14 @@ SIGNLESS: Raw = {"register": 500, "type": "u16", "unit": "W", "access": "w", "st
         (MODBUS, point("soc", model=103, offset=2, register=None), "points.soc.model: needs modbus.sunspec"),
         (MODBUS, lambda raw: sunspec(raw, block=3), "points.soc.block: model 160 has 2 blocks"),
         (MODBUS, lambda raw: sunspec(raw, model=161, block=1), "points.soc.block: model 161 has no modbus.sunspec"),
+        (MODBUS, lambda raw: sunspec(raw, block=-3), "points.soc.block: model 160 has 2 blocks"),
+        (MODBUS, lambda raw: sunspec(raw, block=0), "points.soc: "),
+        (MODBUS, lambda raw: sunspec(raw, model="meter"), "points.soc.model: 'meter' is not in modbus.sunspec.models"),
+        (MODBUS, lambda raw: named(raw, required=["inverter"]),
+         "modbus.sunspec.required: 'inverter' is not in modbus.sunspec.models"),
+        (MODBUS, lambda raw: named(raw, models={"meter": {"ids": [203], "options": ["x"], "nth": 2}}),
+         "modbus.sunspec.models.meter: "),
+        (MODBUS, lambda raw: named(raw, registers_max=47), "modbus.registers_max: a common block is read whole to"),
         (MODBUS, point("serial", words=64, register=196), "points.serial.register: lies in modbus.forbidden"),
         (MODBUS, point("soc", register=209), "points.soc.register: lies in modbus.forbidden"),
         (MODBUS, point("grid_power", register=199), "points.grid_power.register: lies in modbus.forbidden"),
