@@ -1,5 +1,8 @@
 """A SolarEdge StorEdge inverter: SunSpec 1, 103, a meter (1, 203 at 40121), storage control 0xE004, battery 0xE100.
 
+Single phase it has model 101, with a meter 201 or 203. Every meter has a common block of its own, whose option text
+says what it measures: "Production" or "Export+Import"; that of the PV may come first.
+
 SunSpec is big-endian; everything from 0xE000 on has its least significant word first. 103.W is the inverter's AC power
 (PV and battery), 203.W + = export, battery power 0xE174 + = charge. One TCP client only.
 Remote control is StorageControl 4 with a command mode and unsigned limits; it needs AdvancedPwrControlEn, which is
@@ -10,8 +13,9 @@ block, the command too, survives a reboot; mode 4 does not stop at the reserve; 
 0xF704..0xF711 mirrors 0xE004..0xE011. The scale factors of powers move with them, as fine as 16 bits allow, and are 0
 while the inverter gives nothing; a meter that sleeps says "not implemented" everywhere, its factors too.
 Source: SolarEdge "Power Control Open Protocol for SolarEdge Inverters" and "SunSpec implementation technical note";
-WillCodeForCats/solaredge-modbus-multi, commit f0ab4b1; evcc#2162, solaredge_modbus#91, #106, modbus-multi#1007,
-dbus-solaredge#14. Unverified: stale read-back, time-out 0.
+WillCodeForCats/solaredge-modbus-multi, commit f0ab4b1 (inverters 101 to 103, meters 201 to 204); evcc#2162,
+solaredge_modbus#91, #106, modbus-multi#1007, dbus-solaredge#14; meters and their options: tjko/sunspec-monitor#4.
+Unverified: stale read-back, time-out 0.
 """
 
 import math
@@ -75,7 +79,8 @@ class SolarEdgeStorEdge:
     """Simulated StorEdge. `commit_s` and `readback_s` are simulated seconds, `reopen_s` and `idle_s` real ones.
 
     `advanced_power_control`: the installer has switched it on. `battery_asleep`, `meter_asleep`: their values are
-    missing.
+    missing. `inverter_model`, `meter_model`: their SunSpec ids. `production_meter`: another meter, before that of the
+    grid connection, measures what the inverter gives.
     """
 
     profile: ClassVar[str] = "solaredge-storedge"
@@ -87,6 +92,9 @@ class SolarEdgeStorEdge:
         advanced_power_control: bool = True,
         backup_capable: bool = True,
         has_meter: bool = True,
+        inverter_model: int = 103,
+        meter_model: int = 203,
+        production_meter: bool = False,
         timeout_s: int = 3_600,
         default_mode: int = 1,
         commit_s: float = 6.0,
@@ -112,8 +120,10 @@ class SolarEdgeStorEdge:
         self.server = ModbusServer(self, clients_max=1, reopen_s=reopen_s, idle_s=idle_s)
         self.server.after_write = self._reboots.wrote
         self.map = SunSpecMap()
-        self._common, self._inverter = self.map.add(1, length=COMMON_LENGTH), self.map.add(103)
-        self._meter: Model | None = None
+        self._common, self._inverter = self.map.add(1, length=COMMON_LENGTH), self.map.add(inverter_model)
+        self._meter_model = meter_model
+        self._meters: list[tuple[str, Model]] = []
+        self._meter_options = ["Production"] * production_meter + ["Export+Import"] * has_meter
         self.registers = Registers(little=True)
         self._values: dict[int, float] = {
             **{0xE000: 0, 0xE001: 0, 0xE002: 0.0, CONTROL: SELF_CONSUMPTION, POLICY: 0, 0xE006: 0.0},
@@ -129,17 +139,17 @@ class SolarEdgeStorEdge:
         common(self._common, maker="SolarEdge", product="SE10K-RWS48", firmware="0004.0018.0231", serial=plant.id)
         self._inverter.set(A_SF=-1, V_SF=-1, W_SF=0, Hz_SF=-2, VA_SF=0, WH_SF=0, DCW_SF=0, Tmp_SF=-2)
         self._inverter.set(PhVphA=230, PhVphB=230, PhVphC=230, Hz=50, Evt1=0, Evt2=0)
-        if self._has_meter:
+        for option in self._meter_options:
             meter_common = self.map.add(1, length=COMMON_LENGTH)
             common(
                 meter_common,
                 maker="SolarEdge",
                 product="SE-MTR-3Y-400V-A",
                 firmware="75",
-                serial=f"{plant.id}-meter",
-                options="Export+Import",
+                serial=f"{plant.id}-meter" if option != "Production" else f"{plant.id}-pv",
+                options=option,
             )
-            self._meter = self.map.add(203)
+            self._meters.append((option, self.map.add(self._meter_model)))
         self.map.end()
         battery = self.registers
         for address in range(BATTERY_FROM, BATTERY_TO + 1):
@@ -247,14 +257,16 @@ class SolarEdgeStorEdge:
         self._inverter.set(W_SF=factor, VA_SF=factor, DCW_SF=factor)
         self._inverter.set(W=ac_w, VA=abs(ac_w), A=abs(ac_w) / 230, DCW=ac_w, TmpCab=plant.temp_c)
         self._inverter.set(WH=plant.pv_wh + plant.discharged_wh, St=4 if abs(ac_w) >= 1 else 8)
-        if self._meter is not None and self.meter_asleep:
-            self._meter.blank()
-        elif self._meter is not None:
-            factor = finest(abs(grid_w), POWER_RAW_MAX, at_least=POWER_SF)
-            self._meter.set(A_SF=-1, V_SF=-1, Hz_SF=-2, W_SF=factor, TotWh_SF=0, PhV=230, Hz=50, Evt=0)
-            third_w = -grid_w / 3
-            self._meter.set(W=-grid_w, WphA=third_w, WphB=third_w, WphC=third_w, A=abs(grid_w) / 230)
-            self._meter.set(TotWhImp=plant.imported_wh, TotWhExp=plant.exported_wh)
+        for option, meter in self._meters:
+            if self.meter_asleep:
+                meter.blank()
+                continue
+            out_w = ac_w if option == "Production" else -grid_w
+            factor = finest(abs(out_w), POWER_RAW_MAX, at_least=POWER_SF)
+            meter.set(A_SF=-1, V_SF=-1, Hz_SF=-2, W_SF=factor, TotWh_SF=0, PhV=230, Hz=50, Evt=0)
+            meter.set(W=out_w, WphA=out_w / 3, WphB=out_w / 3, WphC=out_w / 3, A=abs(out_w) / 230)
+            if option != "Production":
+                meter.set(TotWhImp=plant.imported_wh, TotWhExp=plant.exported_wh)
 
     def _measure_storage(self) -> None:
         plant, registers = self.plant, self.registers

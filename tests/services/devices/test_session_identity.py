@@ -32,6 +32,7 @@ from gateway.services.devices.session_state import Hearer, SessionPhase, Session
 from simulators.faces.foxess_h3 import FoxessH3
 from simulators.faces.fronius_gen24 import FroniusGen24
 from simulators.faces.plant import Face
+from simulators.faces.solaredge_storedge import SolarEdgeStorEdge
 from tests.builders.fakes import FACTS, MemoryJournal, home, message_product
 from tests.scenes.register_faces import make_plant
 from tests.scenes.waiting import until
@@ -195,3 +196,13 @@ async def test_session_refused_device_becomes_ready_once_it_says_what_it_is() ->
         await until(lambda: session.state is SessionPhase.QUARANTINED)
         face.model = "H3-6.0-E"
         await until(lambda: session.state is SessionPhase.READY)
+
+
+async def test_session_says_which_of_several_meters_it_reads_and_rest_tells_it() -> None:
+    face = SolarEdgeStorEdge(make_plant(), production_meter=True)
+    async with session_with("solaredge-storedge", face) as (session, heard):
+        await until(lambda: heard.lives > 0)
+        told = told_by_rest(session)
+        assert told is not None
+        assert told.models["meter"].startswith("model 203 at 40362 (2 of 2, SE-MTR-3Y-400V-A, Export+Import, serial ")
+        assert told.notice is None
