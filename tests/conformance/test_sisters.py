@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from gateway.domain.commands import CommandOp
+from simulators.faces.fronius_gen24 import FroniusGen24
 from simulators.faces.plant import Face, Plant
 from simulators.faces.solaredge_storedge import SolarEdgeStorEdge
 from tests.conformance.rig import CODECS, Rig, bench
@@ -14,11 +15,15 @@ from tests.conformance.test_telemetry import SITUATIONS, TRUTHS, agrees, truth
 
 Build = Callable[[Plant], Face]
 SOLAREDGE = "solaredge-storedge"
+FRONIUS = "fronius-gen24"
 BUILDS: dict[str, tuple[str, Build]] = {
     "one phase, meter of one": (SOLAREDGE, partial(SolarEdgeStorEdge, inverter_model=101, meter_model=201)),
     "one phase, meter of three": (SOLAREDGE, partial(SolarEdgeStorEdge, inverter_model=101)),
     "split phase": (SOLAREDGE, partial(SolarEdgeStorEdge, inverter_model=102, meter_model=202)),
     "meter of the PV first": (SOLAREDGE, partial(SolarEdgeStorEdge, production_meter=True)),
+    "Primo": (FRONIUS, partial(FroniusGen24, product="Primo GEN24 6.0 Plus", inverter_model=101, meter_model=201)),
+    "Verto with three inputs": (FRONIUS, partial(FroniusGen24, product="Verto 25.0 Plus", mppts=3)),
+    "Verto with four inputs": (FRONIUS, partial(FroniusGen24, product="Verto 30.0 Plus", mppts=4)),
 }
 
 

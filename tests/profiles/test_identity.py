@@ -66,8 +66,7 @@ def test_identity_of_every_model_of_the_product_is_taken(profile: str, point: st
 @pytest.mark.parametrize(
     ("profile", "point", "said"),
     [
-        # three or four PV inputs before the battery's modules, or a battery elsewhere
-        ("fronius-gen24", "model", "Verto 25.0 Plus"),
+        # no battery, or elsewhere
         ("fronius-gen24", "model", "Tauro 50-3-P"),
         ("fronius-gen24", "model", "Symo 8.2-3-M"),
         ("fronius-gen24", "maker", "Fronius USA"),
@@ -90,7 +89,26 @@ def test_identity_that_only_resembles_the_product_is_refused_with_what_it_said(
     assert why.startswith(f"{point} is {'unknown' if said is None else repr(said)}, expected ")
 
 
-@pytest.mark.parametrize(("modules", "said"), [(2.0, "2"), (3.0, "3"), (5.0, "5"), (6.0, "6"), (None, "unknown")])
-def test_identity_fronius_with_other_than_four_modules_is_refused(modules: Value, said: str) -> None:
-    """The third and fourth are the battery's only where there are four."""
-    assert refused("fronius-gen24", modules=modules) == [f"modules is {said}, expected 4"]
+@pytest.mark.parametrize(("modules", "said"), [(2.0, "2"), (3.0, "3"), (7.0, "7"), (None, "unknown")])
+@pytest.mark.parametrize("model", ["Symo GEN24 10.0", "Verto 25.0 Plus"])
+def test_identity_fronius_with_a_number_of_modules_that_nobody_knows_is_refused(
+    model: str, modules: Value, said: str
+) -> None:
+    why, *_ = refused("fronius-gen24", model=model, modules=modules)
+    assert why == f"modules is {said}, expected one of 4, 5, 6"
+
+
+@pytest.mark.parametrize(("model", "modules"), [("Symo GEN24 10.0", 4.0), ("Verto 25.0", 5.0), ("Verto 30.0", 6.0)])
+def test_identity_fronius_of_every_known_build_is_taken(model: str, modules: float) -> None:
+    assert refused("fronius-gen24", model=model, modules=modules) == []
+
+
+@pytest.mark.parametrize(
+    ("model", "modules"), [("Symo GEN24 10.0", 5.0), ("Symo GEN24 10.0", 6.0), ("Verto 30.0", 4.0)]
+)
+def test_identity_fronius_with_the_modules_of_another_build_is_refused(model: str, modules: float) -> None:
+    """Four modules of a Verto without a battery are its four PV inputs."""
+    assert refused("fronius-gen24", model=model, modules=modules) == [
+        f"model is {model!r} and modules is {modules:g}, expected model a text with 'GEN24' in it and modules 4, "
+        "or model a text with 'Verto' in it and modules one of 5, 6"
+    ]

@@ -6,6 +6,7 @@ Source: SunSpec Device Information Model specification.
 """
 
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from gateway.domain.errors import PeerRefused
@@ -32,7 +33,8 @@ ReadWords = Callable[[int, int], Awaitable[tuple[int, ...]]]
 class Model:
     """`address` of the id word and `length` without the header. `common`: address of the common block before it, None =
     there is none; `product`, `option` and `serial` are what that says of the part which the model belongs to, `option`
-    None where it was not asked or did not answer."""
+    None where it was not asked or did not answer. `blocks`: how many repeating blocks the model itself says it has,
+    None likewise."""
 
     number: int
     address: int
@@ -41,6 +43,7 @@ class Model:
     product: str = ""
     option: str | None = None
     serial: str = ""
+    blocks: int | None = None
 
 
 Chain = tuple[Model, ...]
@@ -59,7 +62,7 @@ async def walk(read: ReadWords, section: SunSpec) -> Chain | None:
             continue
         if found == MARKER:
             chain = await _chain(read, base + HEADER, section.models_max)
-            return await _introduced(read, chain, section)
+            return await _introduced(read, await _counted(read, chain, section), section)
     return None
 
 
@@ -79,6 +82,20 @@ async def _chain(read: ReadWords, address: int, models_max: int) -> Chain:
         models.append(Model(number=number, address=address, length=length, common=common))
         address += HEADER + length
     return tuple(models)
+
+
+async def _counted(read: ReadWords, chain: Chain, section: SunSpec) -> Chain:
+    """The chain, with the numbers of blocks that its models say."""
+    where = {number: blocks.count_at for key, blocks in section.blocks.items() for number in section.ids(key)}
+    found = []
+    for model in chain:
+        said: int | None = None
+        at = where.get(model.number)
+        if at is not None:
+            with suppress(PeerRefused):
+                (said,) = await read(model.address + at, 1)
+        found.append(replace(model, blocks=said))
+    return tuple(found)
 
 
 async def _introduced(read: ReadWords, chain: Chain, section: SunSpec) -> Chain:
@@ -172,13 +189,18 @@ def _other_blocks(chain: Chain, section: SunSpec) -> list[str]:
     models, _ = models_of(chain, section, {})
     for number, blocks in section.blocks.items():
         model = models.get(number)
-        if model is not None and block_count(model, blocks) not in blocks.counts:
+        if model is None:
+            continue
+        if block_count(model, blocks) not in blocks.counts:
             found = (HEADER + model.length - blocks.start) / blocks.length
             lengths = " or ".join(str(blocks.start + count * blocks.length - HEADER) for count in blocks.counts)
             wrong.append(
                 f"SunSpec model {number} is {model.length} words long ({found:g} blocks), "
                 f"expected {lengths} ({' or '.join(map(str, blocks.counts))} blocks)"
             )
+        elif blocks.count_at is not None and model.blocks != block_count(model, blocks):
+            said = "does not say how many" if model.blocks is None else f"says {model.blocks}"
+            wrong.append(f"SunSpec model {number} has {block_count(model, blocks)} blocks by its length and {said}")
     return wrong
 
 

@@ -65,6 +65,9 @@ def _identity_faults(identity: Identity, points: dict[str, Point]) -> Iterator[s
         yield from (f"identity.rules.{i}.{fault}" for fault in _match_faults(rule, points))
     for i, other in enumerate(identity.excludes):
         yield from (f"identity.excludes.{i}.{fault}" for fault in _match_faults(other, points))
+    for i, build in enumerate(identity.builds):
+        for j, match in enumerate(build):
+            yield from (f"identity.builds.{i}.{j}.{fault}" for fault in _match_faults(match, points))
 
 
 def _section_faults(document: ProfileDocument) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """Turns point values into canonical readings. Unknown stays unknown; one unknown term makes a sum unknown."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from gateway.profiles.compiled.points import Value, Values
 from gateway.profiles.compiled.ranges import within
@@ -34,9 +34,22 @@ def holds(match: Match, values: Mapping[str, Value]) -> bool | None:
 def mismatch(match: Match, values: Mapping[str, Value], *, excluded: bool = False) -> str:
     """The value of a point that fails `match`, and the expected one, as text. `excluded`: anything else was
     expected."""
-    value = values.get(match.point)
-    said = f"{match.point} is unknown" if value is None else f"{match.point} is {_text(value)}"
-    return f"{said}, expected {'anything but ' if excluded else ''}{_expected(match)}"
+    return f"{_said(match.point, values)}, expected {'anything but ' if excluded else ''}{_expected(match)}"
+
+
+def other_build(builds: Sequence[Sequence[Match]], values: Mapping[str, Value]) -> list[str]:
+    """The values of points that fit none of `builds`, and those that would, as text; empty = they fit one."""
+    if not builds or any(all(holds(match, values) for match in build) for build in builds):
+        return []
+    tested = dict.fromkeys(match.point for build in builds for match in build)
+    said = " and ".join(_said(point, values) for point in tested)
+    known = ", or ".join(" and ".join(f"{match.point} {_expected(match)}" for match in build) for build in builds)
+    return [f"{said}, expected {known}"]
+
+
+def _said(point: str, values: Mapping[str, Value]) -> str:
+    value = values.get(point)
+    return f"{point} is unknown" if value is None else f"{point} is {_text(value)}"
 
 
 def _expected(match: Match) -> str:

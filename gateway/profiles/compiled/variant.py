@@ -12,7 +12,7 @@ from gateway.domain.commands import CommandOp
 from gateway.domain.errors import invariant
 from gateway.domain.types import CLEAR, Unclear
 from gateway.profiles.compiled.points import DecodeCounts, PointCodec, Read, Value, Values, decode_all
-from gateway.profiles.compiled.readings import compile_doubt, compile_reading, holds, mismatch
+from gateway.profiles.compiled.readings import compile_doubt, compile_reading, holds, mismatch, other_build
 from gateway.profiles.compiled.sequences import Action, Quantities, actions
 from gateway.profiles.language.base import EvidenceTag
 from gateway.profiles.language.control import Control, Step, Watchdog
@@ -111,7 +111,7 @@ class ProductVariant:
     def identifying(self) -> tuple[str, ...]:
         """Points read to identify a device: those polled once, and those that identity and overlays test."""
         identity = self.document.identity
-        rules = (*identity.rules, *identity.excludes) if identity is not None else ()
+        rules = identity.matches if identity is not None else ()
         asked = [rule.point for rule in (*rules, *chain.from_iterable(o.when for o in self.document.overlays))]
         return tuple(dict.fromkeys((*self.groups["once"], *(name for name in asked if name in self.points))))
 
@@ -130,8 +130,8 @@ class ProductVariant:
         return CanonicalReading(quantities=quantities, unclear=unclear)
 
     def not_this_product(self, values: Mapping[str, Value]) -> list[str]:
-        """Identity rules that do not hold, and excluded products that the device is or may be, as text; empty = it is
-        the product of the profile."""
+        """Identity rules that do not hold, excluded products that the device is or may be, and that it is none of the
+        product's builds, as text; empty = it is the product of the profile."""
         identity = self.document.identity
         invariant(identity is not None, "a product with points has an identity")
         if identity is None:
@@ -139,7 +139,8 @@ class ProductVariant:
         others = [
             mismatch(other, values, excluded=True) for other in identity.excludes if holds(other, values) is not False
         ]
-        return [mismatch(rule, values) for rule in identity.rules if not holds(rule, values)] + others
+        wrong = [mismatch(rule, values) for rule in identity.rules if not holds(rule, values)]
+        return wrong + others + other_build(identity.builds, values)
 
     def unmet(self, values: Mapping[str, Value]) -> list[str]:
         """Needs of control that the device does not meet, as text."""

@@ -241,7 +241,8 @@ class Reading(StrictModel):
 
 class Identity(StrictModel):
     """What a device says it is. All `rules` must hold at every connect, and none of `excludes`: products that answer
-    like this one and mean something else. Else it is identified again now and then, and never used or written."""
+    like this one and mean something else. `builds`: what the product's builds say together; one of these groups must
+    hold whole. Else it is identified again now and then, and never used or written."""
 
     serial: Name | None = None
     maker: Name | None = None
@@ -249,3 +250,9 @@ class Identity(StrictModel):
     firmware: Name | None = None
     rules: tuple[Match, ...] = Field(min_length=1)
     excludes: tuple[Match, ...] = ()
+    builds: tuple[Annotated[tuple[Match, ...], Field(min_length=1)], ...] = ()
+
+    @property
+    def matches(self) -> tuple[Match, ...]:
+        """Everything that is tested."""
+        return (*self.rules, *self.excludes, *(match for build in self.builds for match in build))

@@ -20,11 +20,13 @@ COMMON_FROM, COMMON_WORDS = 18, 48
 class SunSpecBlocks(StrictModel):
     """A repeating group: registers from the model's id word to the first block, the length of one, and how many there
     are: one `count`, or a list of all that the product may have. A device with another one is another product: what is
-    in a block depends on it."""
+    in a block depends on it; so is one whose own number of blocks, in the register `count_at` from the id word, is not
+    what the model's length holds."""
 
     start: Register
     length: Annotated[int, Field(ge=1, le=65535)]
     count: BlockCount | Annotated[tuple[BlockCount, ...], Field(min_length=1)]
+    count_at: Register | None = None
 
     @property
     def counts(self) -> tuple[int, ...]:

@@ -111,7 +111,7 @@ class _Mask:
         identity, control = variant.document.identity, variant.control
         serial = identity.serial if identity is not None else None
         self._private = {name for name in variant.points if name == serial or PRIVATE_NAME.search(name)}
-        rules = (*identity.rules, *identity.excludes) if identity is not None else ()
+        rules = identity.matches if identity is not None else ()
         overlays = variant.document.overlays
         when = chain.from_iterable(overlay.when for overlay in overlays)
         tested = {rule.point for rule in (*rules, *when, *(control.needs if control is not None else ()))}

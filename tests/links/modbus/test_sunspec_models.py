@@ -202,3 +202,31 @@ async def test_number_of_blocks_that_the_product_never_has_is_not_this_product(b
         with pytest.raises(NotThisProduct) as refused:
             await bench.open(target(served.port, BLOCK_POINTS, sunspec=BLOCKS))
     assert str(refused.value) == "SunSpec model 160 is 20 words long (6 blocks), expected 14 or 17 (4 or 5 blocks)"
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [(5, "has 4 blocks by its length and says 5"), (None, "has 4 blocks by its length and does not say how many")],
+)
+async def test_number_of_blocks_that_the_length_denies_is_not_this_product(
+    bench: Bench, said: int | None, told: str
+) -> None:
+    """Blocks are counted from the end by the length: were it wrong, each would be taken for another."""
+    made, counted = device(common(), modules(4)), {"start": 4, "length": 3, "count": [4, 5], "count_at": 2}
+    at = 40_000 + 2 + 67 + 2
+    if said is None:
+        del made.images[1][at]
+    else:
+        made.images[1][at] = said
+    async with Served(made) as served:
+        with pytest.raises(NotThisProduct) as refused:
+            await bench.open(target(served.port, BLOCK_POINTS, sunspec=BLOCKS | {"blocks": {160: counted}}))
+    assert str(refused.value) == f"SunSpec model 160 {told}"
+
+
+async def test_number_of_blocks_that_the_length_confirms_is_taken(bench: Bench) -> None:
+    made, counted = device(common(), modules(4)), {"start": 4, "length": 3, "count": [4, 5], "count_at": 2}
+    made.images[1][40_000 + 2 + 67 + 2] = 4
+    async with Served(made) as served:
+        link = await bench.open(target(served.port, BLOCK_POINTS, sunspec=BLOCKS | {"blocks": {160: counted}}))
+        assert (await link.read(["discharge"]))["discharge"] == (40,)

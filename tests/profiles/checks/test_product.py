@@ -122,6 +122,8 @@ SIGNLESS: Raw = {"register": 500, "type": "u16", "unit": "W", "access": "w", "st
         (MODBUS, lambda raw: raw["identity"]["rules"][0].update(point="nowhere"), "identity.rules.0.point: 'nowhere'"),
         (MODBUS, lambda raw: raw["identity"].update(excludes=[{"point": "nowhere", "equals": ["x"]}]),
          "identity.excludes.0.point: 'nowhere'"),
+        (MODBUS, lambda raw: raw["identity"].update(builds=[[{"point": "nowhere", "equals": ["x"]}]]),
+         "identity.builds.0.0.point: 'nowhere'"),
         # control
         (MODBUS, step("discharge", TIMER), "control.discharge: writes no setpoint"),
         (MODBUS, step("discharge", POWER), "control.discharge: does not write the watchdog's 'timeout'"),

@@ -159,15 +159,30 @@ async def test_session_refused_device_that_is_lost_and_found_is_told_of_only_whe
         assert len(refusals(caplog)) == 2
 
 
-@pytest.mark.parametrize("mppts", [1, 3, 4])
-async def test_session_fronius_with_other_than_four_modules_is_not_written_and_told(mppts: int) -> None:
-    """Its third and fourth modules are not the battery's."""
+@pytest.mark.parametrize("mppts", [1, 5])
+async def test_session_fronius_with_a_number_of_modules_that_nobody_knows_is_not_written_and_told(mppts: int) -> None:
     face = FroniusGen24(make_plant(), mppts=mppts)
     async with session_with("fronius-gen24", face) as (session, heard):
         await until(lambda: len(heard.trusted) >= 2)
         assert session.state is SessionPhase.QUARANTINED
         length = 8 + 20 * (mppts + 2)
-        assert session.why == (f"SunSpec model 160 is {length} words long ({mppts + 2} blocks), expected 88 (4 blocks)")
+        assert session.why == (
+            f"SunSpec model 160 is {length} words long ({mppts + 2} blocks), "
+            "expected 88 or 108 or 128 (4 or 5 or 6 blocks)"
+        )
+        assert await session.command(setpoint(1000)) is WriteOutcome.NOT_SENT
+        assert (heard.trusted.count(True), heard.lives, written(face)) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(("product", "mppts"), [("Symo GEN24 10.0", 3), ("Symo GEN24 10.0", 4), ("Verto 30.0", 2)])
+async def test_session_fronius_with_the_modules_of_another_build_is_not_written_and_told(
+    product: str, mppts: int
+) -> None:
+    face = FroniusGen24(make_plant(), product=product, mppts=mppts)
+    async with session_with("fronius-gen24", face) as (session, heard):
+        await until(lambda: len(heard.trusted) >= 2)
+        assert session.state is SessionPhase.QUARANTINED
+        assert (session.why or "").startswith(f"model is {product!r} and modules is {mppts + 2}, expected model a text")
         assert await session.command(setpoint(1000)) is WriteOutcome.NOT_SENT
         assert (heard.trusted.count(True), heard.lives, written(face)) == (0, 0, 0)
 
@@ -177,7 +192,7 @@ async def test_session_fronius_whose_length_and_number_of_modules_disagree_is_to
     next(model for model in face.inverter.models if model.number == 160).set(N=3)
     async with session_with("fronius-gen24", face) as (session, _):
         await until(lambda: session.state is SessionPhase.QUARANTINED)
-        assert session.why == "modules is 3, expected 4"
+        assert session.why == "SunSpec model 160 has 4 blocks by its length and says 3"
 
 
 @pytest.mark.parametrize(("profile", "face"), [("foxess-h3", FoxessH3), ("fronius-gen24", FroniusGen24)])
