@@ -33,6 +33,9 @@ POWER_RAW_MAX, POWER_SF = 0x7FFF, -2
 ABSENT_F32 = -3.4028234663852886e38
 MIRROR_FROM, MIRROR_TO, MIRROR_BY = 0xF704, 0xF711, 0x1700
 BATTERY_FROM, BATTERY_TO = 0xE100, 0xE18B
+BATTERIES_AT = (0x000, 0x100, 0x300)
+SHARES = {1: (1.0,), 2: (0.6, 0.4), 3: (0.5, 0.3, 0.2)}
+UNEQUAL_PCT = 10.0
 COMMAND_FROM, COMMAND_TO = 0xE00B, 0xE011
 COMMIT, RESTORE, REACTIVE, ADVANCED = 0xF100, 0xF101, 0xF104, 0xF142
 CONTROL, POLICY, RESERVE, DEFAULT, TIMEOUT, COMMAND = 0xE004, 0xE005, 0xE008, 0xE00A, 0xE00B, 0xE00D
@@ -80,7 +83,7 @@ class SolarEdgeStorEdge:
 
     `advanced_power_control`: the installer has switched it on. `battery_asleep`, `meter_asleep`: their values are
     missing. `inverter_model`, `meter_model`: their SunSpec ids. `production_meter`: another meter, before that of the
-    grid connection, measures what the inverter gives.
+    grid connection, measures what the inverter gives. `batteries`: how many, of unequal size and not equally full.
     """
 
     profile: ClassVar[str] = "solaredge-storedge"
@@ -95,6 +98,7 @@ class SolarEdgeStorEdge:
         inverter_model: int = 103,
         meter_model: int = 203,
         production_meter: bool = False,
+        batteries: int = 1,
         timeout_s: int = 3_600,
         default_mode: int = 1,
         commit_s: float = 6.0,
@@ -122,6 +126,7 @@ class SolarEdgeStorEdge:
         self.map = SunSpecMap()
         self._common, self._inverter = self.map.add(1, length=COMMON_LENGTH), self.map.add(inverter_model)
         self._meter_model = meter_model
+        self._shares = SHARES[batteries]
         self._meters: list[tuple[str, Model]] = []
         self._meter_options = ["Production"] * production_meter + ["Export+Import"] * has_meter
         self.registers = Registers(little=True)
@@ -152,11 +157,13 @@ class SolarEdgeStorEdge:
             self._meters.append((option, self.map.add(self._meter_model)))
         self.map.end()
         battery = self.registers
-        for address in range(BATTERY_FROM, BATTERY_TO + 1):
-            battery.words[address] = 0
-        for offset, text in ((0x00, "SolarEdge"), (0x10, "Home Battery 48V"), (0x20, "2.12"), (0x30, f"{plant.id}-b")):
-            battery.text(BATTERY_FROM + offset, text, 16)
-        battery.u16(0xE140, 15)
+        for base in BATTERIES_AT[: len(self._shares)]:
+            for address in range(BATTERY_FROM, BATTERY_TO + 1):
+                battery.words[base + address] = 0
+            texts = ((0x00, "SolarEdge"), (0x10, "Home Battery 48V"), (0x20, "2.12"), (0x30, f"{plant.id}-b"))
+            for offset, text in texts:
+                battery.text(base + BATTERY_FROM + offset, text, 16)
+            battery.u16(base + 0xE140, 15)
 
     # connection
 
@@ -278,30 +285,39 @@ class SolarEdgeStorEdge:
         put = {"u16": registers.u16, "i16": registers.i16, "u32": registers.u32, "i32": registers.i32}
         for address, value in shown.items():
             put.get(WRITABLE[address][1], registers.f32)(address, value)
-        battery_w, asleep = plant.battery_w, self.battery_asleep
+        apart_pct = min(UNEQUAL_PCT, plant.soc_pct, 100 - plant.soc_pct)
+        # the first is fuller, the second emptier by as much energy
+        fuller_pct = [apart_pct * self._shares[1], -apart_pct * self._shares[0], 0.0] if self._shares[1:] else [0.0]
+        for base, share, more_pct in zip(BATTERIES_AT, self._shares, fuller_pct, strict=False):
+            self._measure_battery(base, share, plant.soc_pct + more_pct)
+
+    def _measure_battery(self, base: int, share: float, soc_pct: float) -> None:
+        """One battery, which has this share of all that they have together."""
+        plant, registers, asleep = self.plant, self.registers, self.battery_asleep
+        battery_w, capacity_wh = share * plant.battery_w, share * plant.capacity_wh
         floats = {
-            0xE142: plant.capacity_wh,
-            0xE144: plant.charge_w_max,
-            0xE146: plant.discharge_w_max,
-            0xE148: plant.charge_w_max,
-            0xE14A: plant.discharge_w_max,
+            0xE142: capacity_wh,
+            0xE144: share * plant.charge_w_max,
+            0xE146: share * plant.discharge_w_max,
+            0xE148: share * plant.charge_w_max,
+            0xE14A: share * plant.discharge_w_max,
             0xE16C: plant.temp_c,
             0xE16E: plant.temp_c,
             0xE170: 50.0,
             0xE172: -battery_w / 50.0,
             0xE174: -battery_w,
-            0xE17E: plant.capacity_wh,
-            0xE180: plant.capacity_wh * plant.soc_pct / 100,
+            0xE17E: capacity_wh,
+            0xE180: capacity_wh * soc_pct / 100,
             0xE182: 100.0,
-            0xE184: plant.soc_pct,
+            0xE184: soc_pct,
         }
         for address, value in floats.items():
-            registers.f32(address, ABSENT_F32 if asleep else value)
-        registers.u64(0xE176, plant.discharged_wh)
-        registers.u64(0xE17A, plant.charged_wh)
+            registers.f32(base + address, ABSENT_F32 if asleep else value)
+        registers.u64(base + 0xE176, share * plant.discharged_wh)
+        registers.u64(base + 0xE17A, share * plant.charged_wh)
         status = 0 if asleep else 7 if abs(battery_w) < 10 else 4 if battery_w > 0 else 3
-        registers.u32(0xE186, status)
-        registers.u32(0xE188, status)
+        registers.u32(base + 0xE186, status)
+        registers.u32(base + 0xE188, status)
 
     # time
 

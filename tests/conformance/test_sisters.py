@@ -13,6 +13,8 @@ from simulators.faces.solaredge_storedge import SolarEdgeStorEdge
 from tests.conformance.rig import CODECS, Rig, bench
 from tests.conformance.test_telemetry import SITUATIONS, TRUTHS, agrees, truth
 
+# Every battery counts whole watt-hours.
+COUNTER_WH = 3.0
 Build = Callable[[Plant], Face]
 SOLAREDGE = "solaredge-storedge"
 FRONIUS = "fronius-gen24"
@@ -21,6 +23,8 @@ BUILDS: dict[str, tuple[str, Build]] = {
     "one phase, meter of three": (SOLAREDGE, partial(SolarEdgeStorEdge, inverter_model=101)),
     "split phase": (SOLAREDGE, partial(SolarEdgeStorEdge, inverter_model=102, meter_model=202)),
     "meter of the PV first": (SOLAREDGE, partial(SolarEdgeStorEdge, production_meter=True)),
+    "two batteries": (SOLAREDGE, partial(SolarEdgeStorEdge, batteries=2)),
+    "three batteries": (SOLAREDGE, partial(SolarEdgeStorEdge, batteries=3)),
     "Primo": (FRONIUS, partial(FroniusGen24, product="Primo GEN24 6.0 Plus", inverter_model=101, meter_model=201)),
     "Verto with three inputs": (FRONIUS, partial(FroniusGen24, product="Verto 25.0 Plus", mppts=3)),
     "Verto with four inputs": (FRONIUS, partial(FroniusGen24, product="Verto 30.0 Plus", mppts=4)),
@@ -50,6 +54,10 @@ async def test_build_is_read_as_it_is(build: str, situation: str) -> None:
             await rig.until(lambda: not wrong(rig, expected), "the truth")
         except AssertionError:
             raise AssertionError(f"{build}: {wrong(rig, expected)}") from None
+        await rig.go(rig.codec.document.polling.energy_s + 5)
+        counted = rig.session.product_variant.canonical(rig.session.values)
+        assert counted.get("charge_counter_wh") == pytest.approx(rig.plant.charged_wh, abs=COUNTER_WH)
+        assert counted.get("discharge_counter_wh") == pytest.approx(rig.plant.discharged_wh, abs=COUNTER_WH)
 
 
 @pytest.mark.parametrize("setpoint_w", [1_500.0, -1_500.0, 0.0])

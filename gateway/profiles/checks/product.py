@@ -177,7 +177,7 @@ def _reading_faults(name: str, reading: Reading, points: dict[str, Point]) -> It
         yield "cases: belongs to an enumeration, and an enumeration needs it"
     if (name == "faults" or canonical.flag) != bool(reading.any):
         yield "any: belongs to faults and flags, and they need it"
-    if reading.point is not None or reading.sum:
+    if reading.point is not None or reading.sum or reading.mean:
         yield from _number_faults(reading, canonical, points)
 
 
@@ -191,7 +191,8 @@ def _number_faults(reading: Reading, canonical: CanonicalQuantity, points: dict[
         yield f"sign: must be {' or '.join(sign.value for sign in allowed)}"
     if canonical.power and reading.measured_at is None:
         yield "measured_at: missing; every power says where it is measured"
-    for used in ([reading.point] if reading.point else []) + [term.point for term in reading.sum]:
+    measured = [term.point for term in reading.sum] + [share.point for share in reading.mean]
+    for used in ([reading.point] if reading.point else []) + measured:
         point = points.get(used)
         if point is not None and canonical.unit and point.unit != canonical.unit:
             yield f"unit: {used!r} is in {point.unit!r}, must be {canonical.unit!r} (scale converts)"

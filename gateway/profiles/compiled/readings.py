@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from gateway.profiles.compiled.points import Value, Values
 from gateway.profiles.compiled.ranges import within
 from gateway.profiles.language.base import FLIPPED
-from gateway.profiles.language.points import Case, Match, Reading
+from gateway.profiles.language.points import Case, Match, Reading, Share
 from gateway.profiles.language.quantities import READINGS, CanonicalQuantity
 
 Get = Callable[[Mapping[str, Value]], float]
@@ -156,6 +156,26 @@ def _doubtful_cases(cases: tuple[Case, ...], otherwise: str | None) -> Doubt:
 
 
 def _number(reading: Reading) -> Get:
+    return _mean(reading.mean) if reading.mean else _sum(reading)
+
+
+def _mean(shares: tuple[Share, ...]) -> Get:
+    """Unknown while any point or weight is, or where the weights are not all above 0."""
+
+    def get(values: Mapping[str, Value]) -> float:
+        total = weights = 0.0
+        for share in shares:
+            value, weight = values.get(share.point), values.get(share.weight)
+            if not isinstance(value, float) or not isinstance(weight, float) or weight <= 0:
+                return NAN
+            total += value * weight
+            weights += weight
+        return total / weights
+
+    return get
+
+
+def _sum(reading: Reading) -> Get:
     terms = [(term.point, term.times) for term in reading.sum]
     if reading.point is not None:
         terms = [(reading.point, 1.0)]

@@ -174,6 +174,13 @@ class Term(StrictModel):
     times: float = 1.0
 
 
+class Share(StrictModel):
+    """A point's share in a mean: it counts as much as the point `weight` says (the energy a battery holds)."""
+
+    point: Name
+    weight: Name
+
+
 class Match(StrictModel):
     """A test of one point: its value is one of `equals` (numbers after scaling, texts as they are), `begins` with one
     of these texts or `contains` one, has all or any of these bits set, or is a number `above` this one."""
@@ -203,8 +210,8 @@ class Case(StrictModel):
 
 
 class Reading(StrictModel):
-    """One canonical quantity, made of points: one `point`, a `sum`, `cases` for an enumeration, or for faults and
-    flags `any` of these matches (of faults the first is bit 0).
+    """One canonical quantity, made of points: one `point`, a `sum`, a weighted `mean`, `cases` for an enumeration, or
+    for faults and flags `any` of these matches (of faults the first is bit 0).
 
     `negative_when`: the point is a magnitude, and this match means the negative direction (before `sign`). `at_least`:
     what lies below is this much (a PV inverter's own use is no production). `measured_at` names the measurement point
@@ -212,6 +219,7 @@ class Reading(StrictModel):
 
     point: Name | None = None
     sum: tuple[Term, ...] = ()
+    mean: tuple[Share, ...] = ()
     cases: tuple[Case, ...] = ()
     otherwise: str | None = None
     any: tuple[Match, ...] = Field(default=(), max_length=48)
@@ -225,8 +233,8 @@ class Reading(StrictModel):
 
     @model_validator(mode="after")
     def _one_form(self) -> "Reading":
-        if sum((self.point is not None, bool(self.sum), bool(self.cases), bool(self.any))) != 1:
-            raise ValueError("exactly one of point, sum, cases and any")
+        if sum((self.point is not None, bool(self.sum), bool(self.mean), bool(self.cases), bool(self.any))) != 1:
+            raise ValueError("exactly one of point, sum, mean, cases and any")
         if self.otherwise is not None and not self.cases:
             raise ValueError("otherwise belongs to cases")
         return self
@@ -235,6 +243,7 @@ class Reading(StrictModel):
         """Names of the points it is made of."""
         names = [self.point] if self.point is not None else []
         names += [term.point for term in self.sum] + [match.point for match in self.any]
+        names += [name for share in self.mean for name in (share.point, share.weight)]
         names += [match.point for case in self.cases for match in case.when]
         return names + ([self.negative_when.point] if self.negative_when else [])
 

@@ -47,17 +47,15 @@ def meter(number: int, watts: int) -> list[int]:
     return [number, 105, *words]
 
 
-def home(*meters: tuple[str, int], inverter_id: int = 103, meter_id: int = 203, battery: bool = True) -> Device:
-    """An inverter that gives 4,500 W, its meters (option text and W, + = out) and a battery that rests."""
+def home(*meters: tuple[str, int], inverter_id: int = 103, meter_id: int = 203, batteries: int = 1) -> Device:
+    """An inverter that gives 4,500 W, its meters (option text and W, + = out) and batteries that rest."""
     words = [0x5375, 0x6E53, *common("SE10K-RWS48", "", "7F123456"), *inverter(inverter_id, 4_500)]
     for i, (option, watts) in enumerate(meters):
         words += [*common("SE-MTR-3Y-400V-A", option, f"60{i}"), *meter(meter_id, watts)]
     image = {40_000 + i: word for i, word in enumerate([*words, 0xFFFF, 0])}
-    if battery:
-        face = SolarEdgeStorEdge(make_plant(pv_peak_w=0.0))
-        face.read(1, 3, 0xE100, 2)
-        image |= dict(face.registers.words)
-    return Device(image)
+    face = SolarEdgeStorEdge(make_plant(pv_peak_w=0.0), batteries=batteries)
+    face.read(1, 3, 0xE100, 2)
+    return Device(image | dict(face.registers.words))
 
 
 async def probed(device: Device, **parameters: str) -> Probe:
@@ -108,3 +106,38 @@ async def test_another_inverter_model_is_not_this_product() -> None:
     with pytest.raises(NotThisProduct) as refused:
         await probed(home(GRID, inverter_id=104))
     assert str(refused.value) == "SunSpec models one of 101, 102, 103, 111, 112, 113 are missing"
+
+
+def put_f32(device: Device, at: int, value: float) -> None:
+    high, low = struct.unpack(">HH", struct.pack(">f", value))
+    device.images[1] |= {at: low, at + 1: high}
+
+
+async def test_power_of_all_batteries_is_added_and_their_charge_weighed_by_what_they_hold() -> None:
+    device = home(GRID, batteries=3)
+    for base, watts, wh, soc in ((0xE100, 3_000, 9_000, 80), (0xE200, -500, 3_000, 20), (0xE400, 250, 3_000, 50)):
+        put_f32(device, base + 0x74, watts)
+        put_f32(device, base + 0x7E, wh)
+        put_f32(device, base + 0x84, soc)
+    found = await probed(device)
+    assert found.variant == "three-batteries"
+    assert (found.readings["battery_w"], found.readings["soc_pct"]) == (-2_750, 62)
+    assert found.readings["pv_w"] == 4_500 + 2_750
+
+
+@pytest.mark.parametrize("at", [0x74, 0x84, 0x7E])
+async def test_second_battery_that_does_not_say_leaves_the_whole_unknown(at: int) -> None:
+    device = home(GRID, batteries=2)
+    device.images[1] |= {0xE200 + at: 0xFFFF, 0xE200 + at + 1: 0xFF7F}
+    found = await probed(device)
+    assert found.variant == "two-batteries"
+    assert found.readings["battery_w" if at == 0x74 else "soc_pct"] is None
+
+
+@pytest.mark.parametrize("rated_wh", [0.0, -3.4028234663852886e38])
+async def test_registers_of_a_battery_that_has_no_rating_are_no_battery(rated_wh: float) -> None:
+    device = home(GRID, batteries=2)
+    put_f32(device, 0xE242, rated_wh)
+    put_f32(device, 0xE274, 5_000.0)
+    found = await probed(device)
+    assert (found.variant, found.readings["battery_w"]) == ("", 0)
