@@ -17,7 +17,7 @@ from gateway.domain.errors import InvalidInput, LinkDown, NotThisProduct, PeerBu
 from gateway.links.modbus.blocks import NOTHING_LEARNED, Block, Bundle, RegisterPlace, RequestLimits, plan, split
 from gateway.links.modbus.connection import Channel, TimeoutSweeper
 from gateway.links.modbus.pdu import WRITE_MANY, WRITE_ONE, ExceptionReply, Words, read_request, write_request
-from gateway.links.modbus.sunspec import Chain, Models, address_of, found_models, models_of, other_product, walk
+from gateway.links.modbus.sunspec import UnitModels, address_of, found_models, models_of, other_product, walk
 from gateway.links.modbus.turns import ModbusStats, Pacing
 from gateway.observability.metrics import Sample
 from gateway.observability.parts import Part
@@ -125,16 +125,14 @@ class ModbusLink:
         self._host, self._port = _address(target, self._section.port)
         self._units = _units(target, self._section)
         self._points = target.points
-        self._wanted = dict(target.connection.parameters)
+        self._wanted = target.connection.parameters
         self._links = links
         self._stats = links.stats
         self._limits = RequestLimits.of(self._section)
         self._timeout_ms = round(1000 * self._section.timeout_s)
         self._channel: Channel | None = None
         self._generation = 0
-        self._chains: dict[int, Chain] = {}
-        self._models: dict[int, Models] = {}
-        self._unclear: dict[str, str] = {}
+        self._models: dict[int, UnitModels] = {}
         self._walked_ms = 0
         self._places: dict[str, RegisterPlace] = {}
         self._absent: set[str] = set()
@@ -144,7 +142,8 @@ class ModbusLink:
     @property
     def notice(self) -> str | None:
         """Names of models that mean none of those there are, and why."""
-        return "; ".join(f"SunSpec model {name}: {why}" for name, why in self._unclear.items()) or None
+        whys = {name: why for unit in self._models.values() for name, why in unit.unclear.items()}
+        return "; ".join(f"SunSpec model {name}: {why}" for name, why in whys.items()) or None
 
     @property
     def models(self) -> Mapping[str, FoundModel]:
@@ -152,10 +151,9 @@ class ModbusLink:
         section, out = self._section.sunspec, dict[str, FoundModel]()
         if section is None:
             return out
-        for unit, models in self._models.items():
+        for unit, found in self._models.items():
             used = {point.model for point in self._points.values() if self._units[point.unit_id] == unit}
-            ours = {key: model for key, model in models.items() if key in used}
-            out |= found_models(self._chains[unit], ours, section)
+            out |= found_models(found, used, section)
         return out
 
     async def open(self) -> None:
@@ -167,7 +165,7 @@ class ModbusLink:
         self._absent.clear()
         self._plans.clear()
         self._learned = NOTHING_LEARNED
-        self._chains.clear()
+        self._models.clear()
         if self._section.sunspec is not None:
             await self._walk(self._modelled(), self._section.sunspec)
         self._place_points()
@@ -280,11 +278,6 @@ class ModbusLink:
     def _place_points(self) -> None:
         """Place every point by the model chains found."""
         self._plans.clear()
-        self._unclear.clear()
-        if self._section.sunspec is not None:
-            for unit, chain in self._chains.items():
-                self._models[unit], unclear = models_of(chain, self._section.sunspec, self._wanted)
-                self._unclear |= unclear
         placed = {name: self._place(name, point) for name, point in self._points.items()}
         self._places = {name: place for name, place in placed.items() if place is not None}
 
@@ -292,7 +285,8 @@ class ModbusLink:
         unit = self._units[point.unit_id]
         address = point.address
         if point.model is not None and self._section.sunspec is not None:
-            address = address_of(point, self._models.get(unit, {}), self._section.sunspec)
+            found = self._models.get(unit)
+            address = address_of(point, found.models, self._section.sunspec) if found is not None else None
         if address is None:
             return None
         return RegisterPlace(
@@ -322,8 +316,8 @@ class ModbusLink:
                 chain = None
             if chain is None and unit == main:
                 raise NotThisProduct(f"unit {unit}: no SunSpec marker at {', '.join(map(str, section.bases))}")
-            self._chains[unit] = chain or ()
-        wrong = other_product(self._chains.values(), section)
+            self._models[unit] = models_of(chain or (), section, dict(self._wanted))
+        wrong = other_product([found.chain for found in self._models.values()], section)
         if wrong:
             raise NotThisProduct("; ".join(wrong))
 

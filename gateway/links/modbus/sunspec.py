@@ -52,6 +52,15 @@ Models = Mapping[ModelKey, Model]
 """Models by what a profile calls them: the first of an id, and the one chosen for each name."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnitModels:
+    """What one unit has: its chain, what the profile's words mean in it, and by name why some mean no model."""
+
+    chain: Chain
+    models: Models
+    unclear: Mapping[str, str]
+
+
 async def walk(read: ReadWords, section: SunSpec) -> Chain | None:
     """The models behind the first marker found; None = no marker anywhere. Raises what `read` raises, except where a
     refusal says that a base or the rest of the chain is not there."""
@@ -117,9 +126,9 @@ def _told(model: Model, said: tuple[str, str, str] | None) -> Model:
     return model if said is None else replace(model, product=said[0], option=said[1], serial=said[2])
 
 
-def models_of(chain: Chain, section: SunSpec, wanted: Mapping[str, str]) -> tuple[Models, dict[str, str]]:
-    """What the profile's words for models mean in this chain, and why some of its names mean none. `wanted`: what is
-    registered by name, a serial number or a place among the models of these ids (1 = the first)."""
+def models_of(chain: Chain, section: SunSpec, wanted: Mapping[str, str]) -> UnitModels:
+    """What the profile's words for models mean in this chain. `wanted`: what is registered by name, a serial number or
+    a place among the models of these ids (1 = the first)."""
     found: dict[ModelKey, Model] = {}
     unclear = {}
     for model in chain:
@@ -131,7 +140,7 @@ def models_of(chain: Chain, section: SunSpec, wanted: Mapping[str, str]) -> tupl
             found[name] = chosen
         elif fitting:
             unclear[name] = chosen
-    return found, unclear
+    return UnitModels(chain=chain, models=found, unclear=unclear)
 
 
 def _chosen(fitting: list[Model], spec: OneModel, wanted: str) -> Model | str:
@@ -157,13 +166,15 @@ def _plain(option: str) -> str:
     return option.replace(" ", "").casefold()
 
 
-def found_models(chain: Chain, models: Models, section: SunSpec) -> dict[str, FoundModel]:
-    """The models as others are told of them, by the profile's words."""
+def found_models(unit: UnitModels, used: Collection[ModelKey | None], section: SunSpec) -> dict[str, FoundModel]:
+    """The models for `used` words of the profile, as others are told of them."""
     out = {}
-    for key, model in models.items():
+    for key, model in unit.models.items():
+        if key not in used:
+            continue
         said = ""
         if key in section.models:
-            alike = [one for one in chain if one.number in section.models[str(key)].ids]
+            alike = [one for one in unit.chain if one.number in section.models[str(key)].ids]
             texts = [f"{alike.index(model) + 1} of {len(alike)}", model.product, model.option]
             texts += [f"serial {model.serial}"] if model.serial else []
             said = f"model {model.number} at {model.address} ({', '.join(text for text in texts if text)})"
@@ -186,7 +197,7 @@ def other_product(chains: Collection[Chain], section: SunSpec) -> list[str]:
 
 def _other_blocks(chain: Chain, section: SunSpec) -> list[str]:
     wrong = []
-    models, _ = models_of(chain, section, {})
+    models = models_of(chain, section, {}).models
     for number, blocks in section.blocks.items():
         model = models.get(number)
         if model is None:

@@ -241,7 +241,7 @@ async def places(home: Polled, device: Device) -> dict[str, tuple[Words, int]]:
             return tuple(words[i] for i in range(at, at + count))
 
         chain = await walk(read, section.sunspec)
-        models, _ = models_of(chain or (), section.sunspec, {})
+        models = models_of(chain or (), section.sunspec, {}).models
         for name, point in home.program.points.items():
             at = address_of(point, models, section.sunspec) if section.units[point.unit_id] == unit else None
             if at is not None:
