@@ -94,11 +94,12 @@ class PointTarget:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoundModel:
-    """A SunSpec model of a device: its id, its length in registers, and where it is which of several, "" = the profile
-    means the first one."""
+    """A SunSpec model of a device: its id, its length in registers, numbers of its `blocks` by the profile's names, and
+    where it is which of several, "" = the profile means the first one."""
 
     number: int
     length: int
+    blocks: Mapping[str, int] = field(default_factory=dict)
     said: str = ""
 
 

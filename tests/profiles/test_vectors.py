@@ -33,11 +33,13 @@ Expected = dict[Name, bool | int | float | str | None]
 
 
 class SunSpecWords(StrictModel):
-    """`offset` is counted from the model's id word; `length` of a model whose blocks are counted by it."""
+    """`offset` is counted from the model's id word; `length` of a model whose blocks are counted by it, `named` numbers
+    of blocks by the profile's names."""
 
     model: int
     offset: int
     length: int = 0xFFFF
+    named: dict[Name, int] = Field(default_factory=dict)
     words: tuple[int, ...] = Field(min_length=1)
 
 
@@ -124,7 +126,7 @@ def from_models(vector: Vector, variant: ProductVariant) -> dict[str, tuple[Raw,
     out: dict[str, tuple[Raw, str]] = {}
     for entry in vector.raw.sunspec:
         assert section.sunspec is not None
-        model = Model(number=entry.model, address=0, length=entry.length)
+        model = Model(number=entry.model, address=0, length=entry.length, named=entry.named)
         models: dict[ModelKey, Model] = {entry.model: model}
         models |= {name: model for name, spec in section.sunspec.models.items() if entry.model in spec.ids}
         for name, point in variant.points.items():

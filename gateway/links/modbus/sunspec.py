@@ -7,7 +7,7 @@ Source: SunSpec Device Information Model specification.
 
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from gateway.domain.errors import PeerRefused
 from gateway.links.modbus.blocks import ADDRESSES
@@ -34,7 +34,7 @@ class Model:
     """`address` of the id word and `length` without the header. `common`: address of the common block before it, None =
     there is none; `product`, `option` and `serial` are what that says of the part which the model belongs to, `option`
     None where it was not asked or did not answer. `blocks`: how many repeating blocks the model itself says it has,
-    None likewise."""
+    None likewise; `named` their numbers by the profile's names."""
 
     number: int
     address: int
@@ -44,6 +44,7 @@ class Model:
     option: str | None = None
     serial: str = ""
     blocks: int | None = None
+    named: Mapping[str, int] = field(default_factory=dict)
 
 
 Chain = tuple[Model, ...]
@@ -94,17 +95,39 @@ async def _chain(read: ReadWords, address: int, models_max: int) -> Chain:
 
 
 async def _counted(read: ReadWords, chain: Chain, section: SunSpec) -> Chain:
-    """The chain, with the numbers of blocks that its models say."""
-    where = {number: blocks.count_at for key, blocks in section.blocks.items() for number in section.ids(key)}
+    """The chain, with the numbers of blocks that its models say, and which of them have which name."""
+    repeating = {number: blocks for key, blocks in section.blocks.items() for number in section.ids(key)}
     found = []
     for model in chain:
+        blocks = repeating.get(model.number)
+        if blocks is None:
+            found.append(model)
+            continue
         said: int | None = None
-        at = where.get(model.number)
-        if at is not None:
+        if blocks.count_at is not None:
             with suppress(PeerRefused):
-                (said,) = await read(model.address + at, 1)
-        found.append(replace(model, blocks=said))
+                (said,) = await read(model.address + blocks.count_at, 1)
+        found.append(replace(model, blocks=said, named=await _named(read, model, blocks)))
     return tuple(found)
+
+
+async def _named(read: ReadWords, model: Model, blocks: SunSpecBlocks) -> dict[str, int]:
+    """Numbers of the blocks that have a name of the profile; none where several have it."""
+    names, count = blocks.names, block_count(model, blocks)
+    if names is None or count not in blocks.counts:
+        return {}
+    texts = []
+    for number in range(count):
+        text = ""
+        with suppress(PeerRefused):
+            at = model.address + blocks.start + number * blocks.length + names.offset
+            text = register_text(await read(at, names.words))
+        texts.append(text)
+    fitting = {
+        name: [number for number, text in enumerate(texts, 1) if text.startswith(begin)]
+        for name, begin in names.begins.items()
+    }
+    return {name: numbers[0] for name, numbers in fitting.items() if len(numbers) == 1}
 
 
 async def _introduced(read: ReadWords, chain: Chain, section: SunSpec) -> Chain:
@@ -178,7 +201,7 @@ def found_models(unit: UnitModels, used: Collection[ModelKey | None], section: S
             texts = [f"{alike.index(model) + 1} of {len(alike)}", model.product, model.option]
             texts += [f"serial {model.serial}"] if model.serial else []
             said = f"model {model.number} at {model.address} ({', '.join(text for text in texts if text)})"
-        out[str(key)] = FoundModel(number=model.number, length=model.length, said=said)
+        out[str(key)] = FoundModel(number=model.number, length=model.length, blocks=model.named, said=said)
     return out
 
 
@@ -232,8 +255,8 @@ def address_of(point: Point, models: Models, section: SunSpec) -> int | None:
         blocks = section.blocks.get(point.model or 0)
         if blocks is None or offset + point.register_count > blocks.length:
             return None
-        count = block_count(model, blocks) or 0
-        number = point.block if point.block > 0 else count + 1 + point.block
+        count, block = block_count(model, blocks) or 0, point.block
+        number = model.named.get(block, 0) if isinstance(block, str) else block if block > 0 else count + 1 + block
         if not 1 <= number <= count:
             return None
         offset += blocks.start + (number - 1) * blocks.length

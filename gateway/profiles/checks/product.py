@@ -133,8 +133,9 @@ def _register_faults(point: Point, section: ModbusSection) -> Iterator[str]:
         blocks = section.sunspec.blocks.get(point.model or 0)
         if blocks is None:
             yield f"block: model {point.model} has no modbus.sunspec.blocks"
-        elif abs(point.block) > max(blocks.counts):
-            yield f"block: model {point.model} has {' or '.join(map(str, blocks.counts))} blocks"
+        elif not blocks.knows(point.block):
+            named = f", none of them named {point.block!r}" if isinstance(point.block, str) else ""
+            yield f"block: model {point.model} has {' or '.join(map(str, blocks.counts))} blocks{named}"
     if point.register_count > section.registers_max:
         yield f"words: longer than registers_max {section.registers_max}"
     if point.address is None:

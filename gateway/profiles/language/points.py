@@ -9,7 +9,17 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
-from gateway.profiles.language.base import EvidenceTag, Key, ModelKey, Name, Sign, Source, StrictModel, TopicPattern
+from gateway.profiles.language.base import (
+    EvidenceTag,
+    Key,
+    ModelKey,
+    ModelName,
+    Name,
+    Sign,
+    Source,
+    StrictModel,
+    TopicPattern,
+)
 
 Pointer = Annotated[str, StringConstraints(pattern=r"^(/[^/]{1,64}){0,8}$")]
 HttpPath = Annotated[str, StringConstraints(pattern=r"^/[A-Za-z0-9_\-./{}?=&]*$", max_length=200)]
@@ -73,8 +83,8 @@ class Point(StrictModel):
     """One value on the wire.
 
     Modbus: `register` (zero-based, as on the wire) or SunSpec `model` (its id, or a name of `modbus.sunspec.models`) +
-    `offset` (in registers from the model's id word; `block` = number of the repeating block, 1 = the first, -1 = the
-    last), `unit_id` a name of the `modbus.units` section,
+    `offset` (in registers from the model's id word; `block` = the repeating block: 1 = the first, -1 = the last, or its
+    name), `unit_id` a name of the `modbus.units` section,
     `function` 3 or 4, `write_function` 6 or 16 (default: 6 for one register, 16 for more), `words` of a text,
     `word_order` where it differs from the section's, `scale_factor` a point that holds a power of ten.
     HTTP: `path` of a GET and `pointer` into its JSON. MQTT: `topic` and `pointer`. `as_text`: a number inside a JSON
@@ -90,7 +100,7 @@ class Point(StrictModel):
     address: Annotated[int, Field(ge=0, le=65535)] | None = Field(default=None, alias="register")
     model: ModelKey | None = None
     offset: Annotated[int, Field(ge=0, le=65535)] | None = None
-    block: Annotated[int, Field(ge=-64, le=64)] | None = None
+    block: Annotated[int, Field(ge=-64, le=64)] | ModelName | None = None
     unit_id: Name = "main"
     function: Literal[3, 4] = 3
     write_function: Literal[6, 16] | None = None

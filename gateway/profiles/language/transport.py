@@ -17,21 +17,37 @@ COMMON_FROM, COMMON_WORDS = 18, 48
 """What is read of a common block to choose by it: product, option, version and serial, from its id word."""
 
 
+class BlockNames(StrictModel):
+    """How blocks are known by name: the text of `words` registers at `offset` from a block's first one, and for each
+    name that points use what that text `begins` with, in one block only."""
+
+    offset: Register
+    words: Annotated[int, Field(ge=1, le=64)]
+    begins: Annotated[dict[ModelName, Annotated[str, Field(min_length=1, max_length=64)]], Field(min_length=1)]
+
+
 class SunSpecBlocks(StrictModel):
     """A repeating group: registers from the model's id word to the first block, the length of one, and how many there
     are: one `count`, or a list of all that the product may have. A device with another one is another product: what is
     in a block depends on it; so is one whose own number of blocks, in the register `count_at` from the id word, is not
-    what the model's length holds."""
+    what the model's length holds. `names`: points may give a block's name in place of its number."""
 
     start: Register
     length: Annotated[int, Field(ge=1, le=65535)]
     count: BlockCount | Annotated[tuple[BlockCount, ...], Field(min_length=1)]
     count_at: Register | None = None
+    names: BlockNames | None = None
 
     @property
     def counts(self) -> tuple[int, ...]:
         """Every number of blocks that the product may have."""
         return (self.count,) if isinstance(self.count, int) else self.count
+
+    def knows(self, block: int | str) -> bool:
+        """Whether the product may have a block of this number or name."""
+        if isinstance(block, str):
+            return self.names is not None and block in self.names.begins
+        return abs(block) <= max(self.counts)
 
 
 class OneModel(StrictModel):

@@ -175,7 +175,8 @@ def _registers(variant: ProductVariant, raws: Raws, units: Mapping[str, int], _l
 
 
 def _models(variant: ProductVariant, raws: Raws, _units: Mapping[str, int], _levels: Levels, found: Found) -> Json:
-    """Words by model and offset from its id word, neighbours in one entry; `length` where blocks are counted by it."""
+    """Words by model and offset from its id word, neighbours in one entry; where it has blocks, `length` and `named`
+    say which."""
     section, words = variant.document.modbus, dict[str, dict[int, int]]()
     for name, raw in raws.items():
         point = variant.points[name]
@@ -184,7 +185,7 @@ def _models(variant: ProductVariant, raws: Raws, _units: Mapping[str, int], _lev
         here = found.get(str(point.model))
         if here is None:
             continue
-        model = Model(number=here.number, address=0, length=here.length)
+        model = Model(number=here.number, address=0, length=here.length, named=here.blocks)
         offset = address_of(point, {point.model: model}, section.sunspec)
         if offset is not None:
             words.setdefault(str(point.model), {}).update((offset + i, word) for i, word in enumerate(raw))
@@ -192,6 +193,7 @@ def _models(variant: ProductVariant, raws: Raws, _units: Mapping[str, int], _lev
     return [
         {"model": found[key].number, "offset": at, "words": run}
         | ({"length": found[key].length} if key in counted else {})
+        | ({"named": dict(found[key].blocks)} if found[key].blocks else {})
         for key, image in words.items()
         for at, run in _runs(image)
     ]

@@ -230,3 +230,45 @@ async def test_number_of_blocks_that_the_length_confirms_is_taken(bench: Bench) 
     async with Served(made) as served:
         link = await bench.open(target(served.port, BLOCK_POINTS, sunspec=BLOCKS | {"blocks": {160: counted}}))
         assert (await link.read(["discharge"]))["discharge"] == (40,)
+
+
+NAMED: dict[str, Any] = {
+    "start": 4, "length": 5, "count": [3, 4],
+    "names": {"offset": 2, "words": 3, "begins": {"charge": "StCha", "discharge": "StDis"}},
+}  # fmt: skip
+NAMED_POINTS: dict[str, Any] = {
+    name: {"model": 160, "block": name, "offset": 1, "type": "u16"} for name in ("charge", "discharge")
+}
+
+
+def titled(*titles: str) -> list[int]:
+    """Blocks with a name, whose second word is their number times ten."""
+    words = [word for i, title in enumerate(titles, 1) for word in (0, 10 * i, *words_of(title, 3))]
+    return [160, 2 + 5 * len(titles), 0, 0, *words]
+
+
+@pytest.mark.parametrize(
+    ("titles", "charge", "discharge"),
+    [
+        (("MPPT1", "StCha", "StDis2"), (20,), (30,)),
+        (("StDis1", "MPPT1", "MPPT2", "StCha4"), (40,), (10,)),
+        # nobody, or more than one, has the name
+        (("MPPT1", "StCha", "StCha2"), Marker.MISSING, Marker.MISSING),
+        (("MPPT1", "", "StDis"), Marker.MISSING, (30,)),
+    ],
+)
+async def test_block_is_found_by_the_name_it_says(
+    bench: Bench, titles: tuple[str, ...], charge: object, discharge: object
+) -> None:
+    async with Served(device(common(), titled(*titles))) as served:
+        link = await bench.open(target(served.port, NAMED_POINTS, sunspec={"required": [160], "blocks": {160: NAMED}}))
+        assert await link.read(tuple(NAMED_POINTS)) == {"charge": charge, "discharge": discharge}
+
+
+async def test_block_whose_name_cannot_be_read_has_none(bench: Bench) -> None:
+    made = device(common(), titled("MPPT1", "StCha", "StDis"))
+    del made.images[1][40_000 + 2 + 67 + 4 + 5 + 2]
+    async with Served(made) as served:
+        link = await bench.open(target(served.port, NAMED_POINTS, sunspec={"required": [160], "blocks": {160: NAMED}}))
+        assert await link.read(tuple(NAMED_POINTS)) == {"charge": Marker.MISSING, "discharge": (30,)}
+        assert link.models["160"].blocks == {"discharge": 3}

@@ -77,6 +77,7 @@ SIGNLESS: Raw = {"register": 500, "type": "u16", "unit": "W", "access": "w", "st
         (MODBUS, lambda raw: sunspec(raw, block=3), "points.soc.block: model 160 has 2 blocks"),
         (MODBUS, lambda raw: sunspec(raw, model=161, block=1), "points.soc.block: model 161 has no modbus.sunspec"),
         (MODBUS, lambda raw: sunspec(raw, block=-3), "points.soc.block: model 160 has 2 blocks"),
+        (MODBUS, lambda raw: sunspec(raw, block="x"), "points.soc.block: model 160 has 2 blocks, none of them nam"),
         (MODBUS, lambda raw: sunspec(raw, block=0), "points.soc: "),
         (MODBUS, lambda raw: sunspec(raw, model="meter"), "points.soc.model: 'meter' is not in modbus.sunspec.models"),
         (MODBUS, lambda raw: named(raw, required=["inverter"]),
