@@ -120,9 +120,15 @@ async def test_power_of_all_batteries_is_added_and_their_charge_weighed_by_what_
         put_f32(device, base + 0x7E, wh)
         put_f32(device, base + 0x84, soc)
     found = await probed(device)
-    assert found.variant == "three-batteries"
+    assert found.variant == "second-battery+third-battery"
     assert (found.readings["battery_w"], found.readings["soc_pct"]) == (-2_750, 62)
     assert found.readings["pv_w"] == 4_500 + 2_750
+
+
+async def test_inverter_of_floats_with_two_batteries_is_read_as_both() -> None:
+    found = await probed(home(GRID, inverter_id=113, batteries=2))
+    assert found.variant == "second-battery+floats"
+    assert (found.readings["battery_w"], found.readings["load_w"]) == (0, 5_200)
 
 
 @pytest.mark.parametrize("at", [0x74, 0x84, 0x7E])
@@ -130,7 +136,7 @@ async def test_second_battery_that_does_not_say_leaves_the_whole_unknown(at: int
     device = home(GRID, batteries=2)
     device.images[1] |= {0xE200 + at: 0xFFFF, 0xE200 + at + 1: 0xFF7F}
     found = await probed(device)
-    assert found.variant == "two-batteries"
+    assert found.variant == "second-battery"
     assert found.readings["battery_w" if at == 0x74 else "soc_pct"] is None
 
 
