@@ -38,6 +38,12 @@ class SunSpecBlocks(StrictModel):
     count_at: Register | None = None
     names: BlockNames | None = None
 
+    @model_validator(mode="after")
+    def _within(self) -> "SunSpecBlocks":
+        if self.names is not None and self.names.offset + self.names.words > self.length:
+            raise ValueError("names: the text lies beyond the block")
+        return self
+
     @property
     def counts(self) -> tuple[int, ...]:
         """Every number of blocks that the product may have."""

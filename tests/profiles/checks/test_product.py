@@ -63,6 +63,7 @@ def named(raw: Raw, *, registers_max: int = 125, **cells: Any) -> None:
     raw["modbus"]["sunspec"] |= {"models": {"meter": {"ids": [203], "options": ["Export+Import"]}}} | cells
 
 
+LONG_NAMES: Raw = {"offset": 1, "words": 4, "begins": {"charge": "StCha"}}
 POWER: Raw = {"write": "setpoint", "from": "setpoint_w"}
 TIMER: Raw = {"write": "timeout", "from": "lease"}
 SIGNLESS: Raw = {"register": 500, "type": "u16", "unit": "W", "access": "w", "storage": "volatile"}
@@ -84,6 +85,8 @@ SIGNLESS: Raw = {"register": 500, "type": "u16", "unit": "W", "access": "w", "st
          "modbus.sunspec.required: 'inverter' is not in modbus.sunspec.models"),
         (MODBUS, lambda raw: named(raw, models={"meter": {"ids": [203], "options": ["x"], "nth": 2}}),
          "modbus.sunspec.models.meter: "),
+        (MODBUS, lambda raw: named(raw, blocks={160: {"start": 10, "length": 4, "count": 2, "names": LONG_NAMES}}),
+         "modbus.sunspec.blocks.160: "),
         (MODBUS, lambda raw: named(raw, registers_max=47), "modbus.registers_max: a common block is read whole to"),
         (MODBUS, point("serial", words=64, register=196), "points.serial.register: lies in modbus.forbidden"),
         (MODBUS, point("soc", register=209), "points.soc.register: lies in modbus.forbidden"),
