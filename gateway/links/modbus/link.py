@@ -322,12 +322,14 @@ class ModbusLink:
             raise NotThisProduct("; ".join(wrong))
 
     async def _walked_again(self, missing: Sequence[str]) -> bool:
-        """Walk the accessories' chains again now and then, for missing points; returns whether it did."""
+        """Walk chains again now and then, for missing points: those of accessories, and where none of several models
+        could be chosen. Returns whether it did."""
         section, main = self._section.sunspec, self._units["main"]
         if section is None or self._links.clock.mono_ms() - self._walked_ms < WALK_AGAIN_MS:
             return False
         asked = [self._points[name] for name in missing if name not in self._places]
-        units = {self._units[point.unit_id] for point in asked if point.model is not None} - {main}
+        modelled = [(self._units[point.unit_id], point.model) for point in asked if point.model is not None]
+        units = {unit for unit, model in modelled if unit != main or model in self._models[unit].unclear}
         if units:
             await self._walk(units, section)
             self._place_points()

@@ -150,6 +150,24 @@ async def test_meter_whose_common_block_does_not_answer_is_not_taken_for_one_tha
         assert "but nothing; register which one" in (link.notice or "")
 
 
+async def test_meter_that_slept_at_the_connect_is_chosen_once_it_says_what_it_is(bench: Bench) -> None:
+    """A meter that sleeps says "not implemented" everywhere, in its common block too."""
+    made = home()
+    image = made.images[1]
+    block = range(40_000 + 2 + 67 + 52 + 67 + 22 + 2, 40_000 + 2 + 67 + 52 + 67 + 22 + 67)
+    awake = {at: image[at] for at in block}
+    image |= dict.fromkeys(block, 0x8000)
+    async with Served(made) as served:
+        link = await opened(bench, served)
+        assert (await link.read(["grid"]))["grid"] is Marker.MISSING
+        image |= awake
+        bench.clock.advance(s=59)
+        assert (await link.read(["grid"]))["grid"] is Marker.MISSING
+        bench.clock.advance(s=1)
+        assert (await link.read(["grid"]))["grid"] == (EXPORT,)
+        assert link.notice is None
+
+
 @pytest.mark.parametrize("number", [101, 102, 103])
 async def test_any_of_the_ids_of_a_required_model_is_enough(bench: Bench, number: int) -> None:
     async with Served(device(common(), inverter(number), common(), meter(EXPORT, number=201))) as served:
