@@ -22,7 +22,7 @@ SAYS: dict[str, dict[str, Value]] = {
     "goodwe-et": {"model": "GW10K-ET", "ems_there": 1.0},
     "huawei-luna2000": {"model": "SUN2000-5KTL-L1"},
     "tesla-powerwall": {"device_type": "teg"},
-    "sunspec-der": {"maker": "Example Storage", "ctrl_modes": 3.0},
+    "sunspec-der": {"maker": "Example Storage", "ctrl_modes": 3.0, "wh_rating": 9_600.0, "soc": 0.0},
 }
 
 
@@ -79,6 +79,8 @@ def test_identity_of_every_model_of_the_product_is_taken(profile: str, point: st
         ("tesla-powerwall", "device_type", "tegra"),
         # 701 is the grid's power there
         ("sunspec-der", "maker", "FranklinWH"),
+        # and there that of PV and battery together
+        ("sunspec-der", "maker", "SolarEdge"),
         ("sunspec-der", "maker", None),
     ],
 )
@@ -112,3 +114,19 @@ def test_identity_fronius_with_the_modules_of_another_build_is_refused(model: st
         f"model is {model!r} and modules is {modules:g}, expected model a text with 'GEN24' in it and modules 4, "
         "or model a text with 'Verto' in it and modules one of 5, 6"
     ]
+
+
+@pytest.mark.parametrize("soc", [0.0, None])
+def test_identity_of_a_storage_model_without_a_storage_is_refused(soc: float | None) -> None:
+    """What it says then is the power of its PV, and a state of charge of 0 %."""
+    said = "unknown" if soc is None else "0"
+    assert refused("sunspec-der", wh_rating=None, soc=soc) == [
+        f"wh_rating is unknown and soc is {said}, expected wh_rating more than 0, or soc more than 0"
+    ]
+
+
+@pytest.mark.parametrize(("rating", "soc"), [(9_600.0, 0.0), (9_600.0, None), (None, 0.5), (0.0, 50.0)])
+def test_identity_of_a_storage_that_says_its_size_or_its_charge_is_taken(
+    rating: float | None, soc: float | None
+) -> None:
+    assert refused("sunspec-der", wh_rating=rating, soc=soc) == []

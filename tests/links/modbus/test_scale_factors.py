@@ -277,11 +277,11 @@ async def test_model_that_sleeps_with_its_factors_is_known_again_when_it_wakes(p
         for name, (words, at) in (await places(home, device)).items():
             if name in scaled or any(home.program.points[one].scale_factor == name for one in scaled):
                 words |= dict.fromkeys(range(at, at + home.program.points[name].register_count), ABSENT)
-        await home.poll("live", "energy", "slow")
+        await home.poll("once", "live", "energy", "slow")
         assert {name: home.values[name] for name in scaled} == dict.fromkeys(scaled)
         for unit, words in awake.items():
             device.images[unit] |= words
-        await home.poll("live", "energy", "slow")
+        await home.poll("once", "live", "energy", "slow")
         assert {name: home.values[name] for name in scaled} == before
 
 
