@@ -93,6 +93,8 @@ def _section_faults(document: ProfileDocument) -> Iterator[str]:
 def _sunspec_faults(section: ModbusSection, sunspec: SunSpec) -> Iterator[str]:
     for place, keys in (("required", sunspec.required), ("blocks", sunspec.blocks)):
         yield from (f"sunspec.{place}: {key!r} is not in modbus.sunspec.models" for key in keys if not sunspec.ids(key))
+    if "serial" in sunspec.models:
+        yield "sunspec.models: 'serial' is what a registration calls the serial number of the device itself"
     if section.registers_max < COMMON_WORDS and any(model.options for model in sunspec.models.values()):
         yield f"registers_max: a common block is read whole to choose by it, {COMMON_WORDS} registers"
 

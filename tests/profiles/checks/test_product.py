@@ -87,6 +87,8 @@ SIGNLESS: Raw = {"register": 500, "type": "u16", "unit": "W", "access": "w", "st
          "modbus.sunspec.models.meter: "),
         (MODBUS, lambda raw: named(raw, blocks={160: {"start": 10, "length": 4, "count": 2, "names": LONG_NAMES}}),
          "modbus.sunspec.blocks.160: "),
+        (MODBUS, lambda raw: named(raw, models={"meter": {"ids": [203]}, "serial": {"ids": [204]}}),
+         "modbus.sunspec.models: 'serial' is what a registration"),
         (MODBUS, lambda raw: named(raw, registers_max=47), "modbus.registers_max: a common block is read whole to"),
         (MODBUS, point("serial", words=64, register=196), "points.serial.register: lies in modbus.forbidden"),
         (MODBUS, point("soc", register=209), "points.soc.register: lies in modbus.forbidden"),
