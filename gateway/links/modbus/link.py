@@ -21,7 +21,7 @@ from gateway.links.modbus.sunspec import UnitModels, address_of, found_models, m
 from gateway.links.modbus.turns import ModbusStats, Pacing
 from gateway.observability.metrics import Sample
 from gateway.observability.parts import Part
-from gateway.ports.links import FoundModel, PointTarget
+from gateway.ports.links import NO_MODELS, FoundModel, PointTarget
 from gateway.profiles.compiled.points import Marker, Raw
 from gateway.profiles.compiled.sequences import Request
 from gateway.profiles.language.points import Point
@@ -133,6 +133,7 @@ class ModbusLink:
         self._channel: Channel | None = None
         self._generation = 0
         self._models: dict[int, UnitModels] = {}
+        self._found: Mapping[str, FoundModel] | None = None
         self._walked_ms = 0
         self._places: dict[str, RegisterPlace] = {}
         self._absent: set[str] = set()
@@ -148,12 +149,16 @@ class ModbusLink:
     @property
     def models(self) -> Mapping[str, FoundModel]:
         """The models found; where several units have one of the same name, that of the unit whose points use it."""
-        section, out = self._section.sunspec, dict[str, FoundModel]()
+        section = self._section.sunspec
         if section is None:
-            return out
+            return NO_MODELS
+        if self._found is not None:
+            return self._found
+        out: dict[str, FoundModel] = {}
         for unit, found in self._models.items():
             used = {point.model for point in self._points.values() if self._units[point.unit_id] == unit}
             out |= found_models(found, used, section)
+        self._found = out
         return out
 
     async def open(self) -> None:
@@ -278,6 +283,7 @@ class ModbusLink:
     def _place_points(self) -> None:
         """Place every point by the model chains found."""
         self._plans.clear()
+        self._found = None
         placed = {name: self._place(name, point) for name, point in self._points.items()}
         self._places = {name: place for name, place in placed.items() if place is not None}
 
