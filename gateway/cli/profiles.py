@@ -158,6 +158,9 @@ def profiles_probe(
         out.print_json(data=asdict(found), default=str)
     else:
         out.print(f"{found.profile}{' / ' + found.variant if found.variant else ''} at {address}", highlight=False)
+        for name, model in found.models.items():
+            if model.said:
+                out.print(f"{name}: {model.said}", markup=False, highlight=False)
         show([{"point": p.name, "value": p.value, "unit": p.unit, "raw": p.raw} for p in found.points], of="points")
         show([{"reading": name, "value": value} for name, value in found.readings.items()], of="readings")
     _tell_misfits(found)
@@ -205,6 +208,8 @@ def _tell_misfits(found: Probe) -> None:
     """Say why a device is another product, and exits with 1 if it is, or could not be controlled."""
     for problem in found.problems:
         err.print(f"not this product: {problem}", markup=False, highlight=False)
+    if found.notice:
+        err.print(found.notice, markup=False, highlight=False)
     for need in found.unmet:
         err.print(f"not controllable now: {need}", markup=False, highlight=False)
     if found.problems:

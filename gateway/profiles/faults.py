@@ -16,7 +16,7 @@ from pydantic_core import ErrorDetails
 
 from gateway import former_names
 from gateway.profiles.checks.product import faults_of
-from gateway.profiles.language.base import KEY_PATTERN, NAME_PATTERN, TOPIC_PATTERN
+from gateway.profiles.language.base import KEY_PATTERN, MODEL_NAME_PATTERN, NAME_PATTERN, TOPIC_PATTERN
 from gateway.profiles.language.control import Control
 from gateway.profiles.language.points import PATH_PATTERN, POINTER_PATTERN
 from gateway.profiles.language.product import ProfileDocument
@@ -44,6 +44,7 @@ _WORDS = {
 }  # fmt: skip
 _PATTERNS = {
     NAME_PATTERN: "must be 1 to 64 lower-case letters, digits, - and _, a letter or digit first",
+    MODEL_NAME_PATTERN: "must be 1 to 64 lower-case letters, digits, - and _, a letter first",
     KEY_PATTERN: "must have no quotation marks, backslashes or control characters",
     TOPIC_PATTERN: "must be letters, digits, _, -, ., / and levels in {}",
     POINTER_PATTERN: "must be a JSON pointer of at most 8 segments, such as /battery/soc",

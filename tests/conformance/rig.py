@@ -279,6 +279,13 @@ class Station:
         """Settings that the journal remembers to be restored."""
         return {name: dict(saved) for name, saved in self.journal.load().prior.items()}
 
+    @property
+    def saved(self) -> set[str]:
+        """Names of the settings that the journal remembers, without the serial number that says whose they are."""
+        identity = self.codec.document.identity
+        assert identity is not None
+        return set(self.prior.get("bench", {})) - {identity.serial or ""}
+
 
 class Rig(Station):
     """A product on the bench, its home and its time.

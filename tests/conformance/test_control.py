@@ -168,7 +168,7 @@ async def test_release_restores_the_settings_and_forgets_them(rig: Rig) -> None:
         await rig.settle()
         await rig.fresh()
     assert rig.controlled()
-    assert set(rig.prior.get("bench", {})) <= set(rig.sequences.saves)
+    assert rig.saved <= set(rig.sequences.saves)
     await released(rig)
     assert rig.face.settings() == before
     assert not rig.controlled()

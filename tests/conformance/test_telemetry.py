@@ -28,6 +28,8 @@ SITUATIONS: dict[str, tuple[float, dict[str, Any], int]] = {
 SILENT_POINTS = {
     ("foxess-h3", "remote_timeout"): "0 until it is written for the first time, which is no time-out",
     ("hoymiles-ms-a2", "ems_mode"): "published every five minutes only",
+    ("solaredge-storedge", "rated_2"): "there is one battery",
+    ("solaredge-storedge", "rated_3"): "there is one battery",
     ("victron-gx-modbus", "grid_setpoint"): "nothing is set",
 }
 TRUTHS = ("battery_w", "soc_pct", "grid_w", "pv_w", "load_w", "temp_c", "reserve_pct")

@@ -22,7 +22,7 @@ SAYS: dict[str, dict[str, Value]] = {
     "goodwe-et": {"model": "GW10K-ET", "ems_there": 1.0},
     "huawei-luna2000": {"model": "SUN2000-5KTL-L1"},
     "tesla-powerwall": {"device_type": "teg"},
-    "sunspec-der": {"maker": "Example Storage", "ctrl_modes": 3.0},
+    "sunspec-der": {"maker": "Example Storage", "ctrl_modes": 3.0, "wh_rating": 9_600.0, "soc": 0.0},
 }
 
 
@@ -66,8 +66,7 @@ def test_identity_of_every_model_of_the_product_is_taken(profile: str, point: st
 @pytest.mark.parametrize(
     ("profile", "point", "said"),
     [
-        # three or four PV inputs before the battery's modules, or a battery elsewhere
-        ("fronius-gen24", "model", "Verto 25.0 Plus"),
+        # no battery, or elsewhere
         ("fronius-gen24", "model", "Tauro 50-3-P"),
         ("fronius-gen24", "model", "Symo 8.2-3-M"),
         ("fronius-gen24", "maker", "Fronius USA"),
@@ -80,6 +79,8 @@ def test_identity_of_every_model_of_the_product_is_taken(profile: str, point: st
         ("tesla-powerwall", "device_type", "tegra"),
         # 701 is the grid's power there
         ("sunspec-der", "maker", "FranklinWH"),
+        # and there that of PV and battery together
+        ("sunspec-der", "maker", "SolarEdge"),
         ("sunspec-der", "maker", None),
     ],
 )
@@ -90,7 +91,42 @@ def test_identity_that_only_resembles_the_product_is_refused_with_what_it_said(
     assert why.startswith(f"{point} is {'unknown' if said is None else repr(said)}, expected ")
 
 
-@pytest.mark.parametrize(("modules", "said"), [(2.0, "2"), (3.0, "3"), (5.0, "5"), (6.0, "6"), (None, "unknown")])
-def test_identity_fronius_with_other_than_four_modules_is_refused(modules: Value, said: str) -> None:
-    """The third and fourth are the battery's only where there are four."""
-    assert refused("fronius-gen24", modules=modules) == [f"modules is {said}, expected 4"]
+@pytest.mark.parametrize(("modules", "said"), [(2.0, "2"), (3.0, "3"), (7.0, "7"), (None, "unknown")])
+@pytest.mark.parametrize("model", ["Symo GEN24 10.0", "Verto 25.0 Plus"])
+def test_identity_fronius_with_a_number_of_modules_that_nobody_knows_is_refused(
+    model: str, modules: Value, said: str
+) -> None:
+    why, *_ = refused("fronius-gen24", model=model, modules=modules)
+    assert why == f"modules is {said}, expected one of 4, 5, 6"
+
+
+@pytest.mark.parametrize(("model", "modules"), [("Symo GEN24 10.0", 4.0), ("Verto 25.0", 5.0), ("Verto 30.0", 6.0)])
+def test_identity_fronius_of_every_known_build_is_taken(model: str, modules: float) -> None:
+    assert refused("fronius-gen24", model=model, modules=modules) == []
+
+
+@pytest.mark.parametrize(
+    ("model", "modules"), [("Symo GEN24 10.0", 5.0), ("Symo GEN24 10.0", 6.0), ("Verto 30.0", 4.0)]
+)
+def test_identity_fronius_with_the_modules_of_another_build_is_refused(model: str, modules: float) -> None:
+    """Four modules of a Verto without a battery are its four PV inputs."""
+    assert refused("fronius-gen24", model=model, modules=modules) == [
+        f"model is {model!r} and modules is {modules:g}, expected model a text with 'GEN24' in it and modules 4, "
+        "or model a text with 'Verto' in it and modules one of 5, 6"
+    ]
+
+
+@pytest.mark.parametrize("soc", [0.0, None])
+def test_identity_of_a_storage_model_without_a_storage_is_refused(soc: float | None) -> None:
+    """What it says then is the power of its PV, and a state of charge of 0 %."""
+    said = "unknown" if soc is None else "0"
+    assert refused("sunspec-der", wh_rating=None, soc=soc) == [
+        f"wh_rating is unknown and soc is {said}, expected wh_rating more than 0, or soc more than 0"
+    ]
+
+
+@pytest.mark.parametrize(("rating", "soc"), [(9_600.0, 0.0), (9_600.0, None), (None, 0.5), (0.0, 50.0)])
+def test_identity_of_a_storage_that_says_its_size_or_its_charge_is_taken(
+    rating: float | None, soc: float | None
+) -> None:
+    assert refused("sunspec-der", wh_rating=rating, soc=soc) == []

@@ -15,7 +15,7 @@ from gateway.links.mqtt.cache import DeviceCache, points_of, topic_of
 from gateway.profiles.compiled.points import Marker, Raw, Unreadable, Value, Values
 from gateway.profiles.compiled.readings import holds
 from gateway.profiles.compiled.variant import PointProduct, ProductVariant
-from gateway.profiles.language.base import Name, Source, StrictModel
+from gateway.profiles.language.base import ModelKey, Name, Source, StrictModel
 from gateway.profiles.language.quantities import READINGS
 from gateway.profiles.loader import load_profiles
 
@@ -33,10 +33,13 @@ Expected = dict[Name, bool | int | float | str | None]
 
 
 class SunSpecWords(StrictModel):
-    """`offset` is counted from the model's id word."""
+    """`offset` is counted from the model's id word; `length` of a model whose blocks are counted by it, `named` numbers
+    of blocks by the profile's names."""
 
     model: int
     offset: int
+    length: int = 0xFFFF
+    named: dict[Name, int] = Field(default_factory=dict)
     words: tuple[int, ...] = Field(min_length=1)
 
 
@@ -122,10 +125,12 @@ def from_models(vector: Vector, variant: ProductVariant) -> dict[str, tuple[Raw,
     assert section is not None
     out: dict[str, tuple[Raw, str]] = {}
     for entry in vector.raw.sunspec:
-        chain = {entry.model: Model(address=0, length=0xFFFF)}
+        assert section.sunspec is not None
+        model = Model(number=entry.model, address=0, length=entry.length, named=entry.named)
+        models: dict[ModelKey, Model] = {entry.model: model}
+        models |= {name: model for name, spec in section.sunspec.models.items() if entry.model in spec.ids}
         for name, point in variant.points.items():
-            assert section.sunspec is not None
-            at = address_of(point, chain, section.sunspec) if point.readable else None
+            at = address_of(point, models, section.sunspec) if point.readable else None
             if at is None:
                 continue
             start = at - entry.offset

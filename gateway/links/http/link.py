@@ -28,7 +28,7 @@ from gateway.links.json_values import (
 )
 from gateway.observability.metrics import Sample
 from gateway.observability.parts import Part
-from gateway.ports.links import PointTarget
+from gateway.ports.links import NO_MODELS, PointTarget
 from gateway.profiles.compiled.points import Marker, Raw, Unwritable
 from gateway.profiles.compiled.sequences import Request
 from gateway.profiles.language.points import Point, WriteTo
@@ -187,6 +187,7 @@ class HttpLink:
 
     heard_mono_ms: int | None = None
     notice: str | None = None
+    models = NO_MODELS
 
     def __init__(
         self, target: PointTarget, section: HttpSection, host: _Host, *, stats: HttpStats, clock: Clock

@@ -5,13 +5,14 @@ from collections.abc import Iterator, Sequence
 
 from gateway.profiles.checks.factors import factor_faults
 from gateway.profiles.checks.messages import message_faults
+from gateway.profiles.compiled.overlays import combinations, together
 from gateway.profiles.compiled.points import PointCodec, Unwritable
 from gateway.profiles.language.base import FLIPPED, Sign
 from gateway.profiles.language.control import Control, Step, Watchdog
 from gateway.profiles.language.points import REGISTERS, Identity, Match, Point, Reading
 from gateway.profiles.language.product import Overlay, ProfileDocument
 from gateway.profiles.language.quantities import READINGS, CanonicalQuantity
-from gateway.profiles.language.transport import HttpSection, ModbusSection, MqttSection
+from gateway.profiles.language.transport import COMMON_WORDS, HttpSection, ModbusSection, MqttSection, SunSpec
 
 BATTERY_SIGNS = (Sign.DISCHARGE_POSITIVE, Sign.CHARGE_POSITIVE)
 GRID_SIGNS = (Sign.IMPORT_POSITIVE, Sign.EXPORT_POSITIVE)
@@ -28,9 +29,22 @@ def faults_of(document: ProfileDocument) -> list[str]:
     if document.messages:
         return message_faults(document)
     faults = list(_variant_faults(document, None))
-    for i, overlay in enumerate(document.overlays):
-        faults += [f"overlays.{i}.{fault}" for fault in _variant_faults(document, overlay) if fault not in faults]
-    return faults
+    return faults + list(_overlay_faults(document, set(faults)))
+
+
+def _overlay_faults(document: ProfileDocument, known: set[str]) -> Iterator[str]:
+    """Faults of the product under each overlay, and under those that may hold together."""
+    for taken in sorted(combinations(document.overlays), key=len):
+        overlay = together([document.overlays[i] for i in taken])
+        beside = f" (beside {', '.join(document.overlays[i].name for i in taken[:-1])})" if len(taken) > 1 else ""
+        for fault in _variant_faults(document, overlay):
+            if fault not in known:
+                known.add(fault)
+                yield f"overlays.{taken[-1]}.{fault}{beside}"
+    for i, one in enumerate(document.overlays):
+        points = document.points | one.points
+        for k, match in enumerate(one.when):
+            yield from (f"overlays.{i}.when.{k}.{fault}" for fault in _match_faults(match, points))
 
 
 def _variant_faults(document: ProfileDocument, overlay: Overlay | None) -> Iterator[str]:
@@ -51,9 +65,6 @@ def _variant_faults(document: ProfileDocument, overlay: Overlay | None) -> Itera
             yield f"readings.{name}.{fault}"
     if document.identity is not None:
         yield from _identity_faults(document.identity, points)
-    if overlay is not None:
-        for i, match in enumerate(overlay.when):
-            yield from (f"when.{i}.{fault}" for fault in _match_faults(match, points))
     if control is not None:
         yield from (f"control.{fault}" for fault in _control_faults(control, points))
         watchdog = (overlay.watchdog if overlay else None) or document.watchdog
@@ -72,13 +83,27 @@ def _identity_faults(identity: Identity, points: dict[str, Point]) -> Iterator[s
         yield from (f"identity.rules.{i}.{fault}" for fault in _match_faults(rule, points))
     for i, other in enumerate(identity.excludes):
         yield from (f"identity.excludes.{i}.{fault}" for fault in _match_faults(other, points))
+    for i, build in enumerate(identity.builds):
+        for j, match in enumerate(build):
+            yield from (f"identity.builds.{i}.{j}.{fault}" for fault in _match_faults(match, points))
 
 
 def _section_faults(document: ProfileDocument) -> Iterator[str]:
+    if document.modbus is not None and document.modbus.sunspec is not None:
+        yield from (f"modbus.{fault}" for fault in _sunspec_faults(document.modbus, document.modbus.sunspec))
     if document.http is not None:
         yield from (f"http.auth.{fault}" for fault in _auth_faults(document.http))
     if document.mqtt is not None and document.mqtt.keepalive is not None:
         yield from (f"mqtt.keepalive.topic: {f}" for f in _topic_faults(document.mqtt.keepalive.topic, document.mqtt))
+
+
+def _sunspec_faults(section: ModbusSection, sunspec: SunSpec) -> Iterator[str]:
+    for place, keys in (("required", sunspec.required), ("blocks", sunspec.blocks)):
+        yield from (f"sunspec.{place}: {key!r} is not in modbus.sunspec.models" for key in keys if not sunspec.ids(key))
+    if "serial" in sunspec.models:
+        yield "sunspec.models: 'serial' is what a registration calls the serial number of the device itself"
+    if section.registers_max < COMMON_WORDS and any(model.options for model in sunspec.models.values()):
+        yield f"registers_max: a common block is read whole to choose by it, {COMMON_WORDS} registers"
 
 
 def _auth_faults(section: HttpSection) -> Iterator[str]:
@@ -122,12 +147,15 @@ def _register_faults(point: Point, section: ModbusSection) -> Iterator[str]:
         yield f"unit_id: {point.unit_id!r} is not in modbus.units"
     if point.model is not None and section.sunspec is None:
         yield "model: needs modbus.sunspec"
+    if point.model is not None and section.sunspec is not None and not section.sunspec.ids(point.model):
+        yield f"model: {point.model!r} is not in modbus.sunspec.models"
     if point.block is not None and section.sunspec is not None:
         blocks = section.sunspec.blocks.get(point.model or 0)
         if blocks is None:
             yield f"block: model {point.model} has no modbus.sunspec.blocks"
-        elif point.block > blocks.count:
-            yield f"block: model {point.model} has {blocks.count} blocks"
+        elif not blocks.knows(point.block):
+            named = f", none of them named {point.block!r}" if isinstance(point.block, str) else ""
+            yield f"block: model {point.model} has {' or '.join(map(str, blocks.counts))} blocks{named}"
     if point.register_count > section.registers_max:
         yield f"words: longer than registers_max {section.registers_max}"
     if point.address is None:
@@ -182,7 +210,7 @@ def _reading_faults(name: str, reading: Reading, points: dict[str, Point]) -> It
         yield "cases: belongs to an enumeration, and an enumeration needs it"
     if (name == "faults" or canonical.flag) != bool(reading.any):
         yield "any: belongs to faults and flags, and they need it"
-    if reading.point is not None or reading.sum or reading.product is not None:
+    if reading.point is not None or reading.sum or reading.mean or reading.product is not None:
         yield from _number_faults(reading, canonical, points)
 
 
@@ -198,7 +226,8 @@ def _number_faults(reading: Reading, canonical: CanonicalQuantity, points: dict[
         yield "measured_at: missing; every power says where it is measured"
     if reading.product is not None:
         yield from _product_faults(reading.product, canonical, points)
-    for used in ([reading.point] if reading.point else []) + [term.point for term in reading.sum]:
+    measured = [term.point for term in reading.sum] + [share.point for share in reading.mean]
+    for used in ([reading.point] if reading.point else []) + measured:
         point = points.get(used)
         if point is not None and canonical.unit and point.unit != canonical.unit:
             yield f"unit: {used!r} is in {point.unit!r}, must be {canonical.unit!r} (scale converts)"

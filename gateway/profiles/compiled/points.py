@@ -143,8 +143,7 @@ class PointCodec:
             counts.malformed += 1
             return None
         if self.point.type is PointType.TEXT:
-            data = struct.pack(f">{len(words)}H", *words)
-            return _ascii(data)
+            return register_text(words)
         data = struct.pack(f">{len(words)}H", *(reversed(words) if self._swap else words))
         if self._sentinels and int.from_bytes(data, "big") in self._sentinels:
             counts.sentinel += 1
@@ -243,8 +242,9 @@ class PointCodec:
         return tuple(reversed(words)) if self._swap else words
 
 
-def _ascii(data: bytes) -> str:
+def register_text(words: Words) -> str:
     """Two characters a register up to the first NUL, or one in the low byte of each."""
+    data = struct.pack(f">{len(words)}H", *words)
     single = not any(data[::2])
     return (data[1::2] if single else data).split(b"\0", 1)[0].decode("ascii", errors="replace").strip()
 

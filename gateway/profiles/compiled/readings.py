@@ -1,12 +1,12 @@
 """Turns point values into canonical readings. Unknown stays unknown; one unknown term makes a sum unknown."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from gateway.profiles.compiled.points import Value, Values
 from gateway.profiles.compiled.ranges import within
 from gateway.profiles.language.base import FLIPPED
-from gateway.profiles.language.points import Case, Match, Reading, version_of
+from gateway.profiles.language.points import Case, Match, Reading, Share, version_of
 from gateway.profiles.language.quantities import READINGS, CanonicalQuantity
 
 Get = Callable[[Mapping[str, Value]], float]
@@ -36,9 +36,22 @@ def holds(match: Match, values: Mapping[str, Value]) -> bool | None:
 def mismatch(match: Match, values: Mapping[str, Value], *, excluded: bool = False) -> str:
     """The value of a point that fails `match`, and the expected one, as text. `excluded`: anything else was
     expected."""
-    value = values.get(match.point)
-    said = f"{match.point} is unknown" if value is None else f"{match.point} is {_text(value)}"
-    return f"{said}, expected {'anything but ' if excluded else ''}{_expected(match)}"
+    return f"{_said(match.point, values)}, expected {'anything but ' if excluded else ''}{_expected(match)}"
+
+
+def other_build(builds: Sequence[Sequence[Match]], values: Mapping[str, Value]) -> list[str]:
+    """The values of points that fit none of `builds`, and those that would, as text; empty = they fit one."""
+    if not builds or any(all(holds(match, values) for match in build) for build in builds):
+        return []
+    tested = dict.fromkeys(match.point for build in builds for match in build)
+    said = " and ".join(_said(point, values) for point in tested)
+    known = ", or ".join(" and ".join(f"{match.point} {_expected(match)}" for match in build) for build in builds)
+    return [f"{said}, expected {known}"]
+
+
+def _said(point: str, values: Mapping[str, Value]) -> str:
+    value = values.get(point)
+    return f"{point} is unknown" if value is None else f"{point} is {_text(value)}"
 
 
 def _expected(match: Match) -> str:
@@ -168,6 +181,26 @@ def _doubtful_cases(cases: tuple[Case, ...], otherwise: str | None) -> Doubt:
 def _number(reading: Reading) -> Get:
     if reading.product is not None:
         return _product(*reading.product)
+    return _mean(reading.mean) if reading.mean else _sum(reading)
+
+
+def _mean(shares: tuple[Share, ...]) -> Get:
+    """Unknown while any point or weight is, or where the weights are not all above 0."""
+
+    def get(values: Mapping[str, Value]) -> float:
+        total = weights = 0.0
+        for share in shares:
+            value, weight = values.get(share.point), values.get(share.weight)
+            if not isinstance(value, float) or not isinstance(weight, float) or weight <= 0:
+                return NAN
+            total += value * weight
+            weights += weight
+        return total / weights
+
+    return get
+
+
+def _sum(reading: Reading) -> Get:
     terms = [(term.point, term.times) for term in reading.sum]
     if reading.point is not None:
         terms = [(reading.point, 1.0)]

@@ -4,10 +4,15 @@ from collections.abc import Iterator
 from enum import StrEnum
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,63}$"
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
+ModelId = Annotated[int, Field(ge=1, le=65534)]
+MODEL_NAME_PATTERN = r"^[a-z][a-z0-9_-]{0,63}$"
+ModelName = Annotated[str, StringConstraints(pattern=MODEL_NAME_PATTERN)]
+ModelKey = ModelId | ModelName
+"""A SunSpec model: its id, of several the first, or a name of `modbus.sunspec.models`."""
 KEY_PATTERN = r'^[^\x00-\x1f"\\]+$'
 Key = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=KEY_PATTERN)]
 TOPIC_PATTERN = r"^[A-Za-z0-9_\-./{}]+$"

@@ -12,7 +12,17 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, StringConstraints
 
-from gateway.profiles.language.base import EvidenceTag, Key, Name, Sign, Source, StrictModel, TopicPattern
+from gateway.profiles.language.base import (
+    EvidenceTag,
+    Key,
+    ModelKey,
+    ModelName,
+    Name,
+    Sign,
+    Source,
+    StrictModel,
+    TopicPattern,
+)
 
 POINTER_PATTERN = r"^(/[^/]{1,64}){0,8}$"
 Pointer = Annotated[str, StringConstraints(pattern=POINTER_PATTERN)]
@@ -77,8 +87,9 @@ class WriteTo(StrictModel):
 class Point(StrictModel):
     """One value on the wire.
 
-    Modbus: `register` (zero-based, as on the wire) or SunSpec `model` + `offset` (in registers from the model's id
-    word; `block` = number of the repeating block, 1 = first), `unit_id` a name of the `modbus.units` section,
+    Modbus: `register` (zero-based, as on the wire) or SunSpec `model` (its id, or a name of `modbus.sunspec.models`) +
+    `offset` (in registers from the model's id word; `block` = the repeating block: 1 = the first, -1 = the last, or its
+    name), `unit_id` a name of the `modbus.units` section,
     `function` 3 or 4, `write_function` 6 or 16 (default: 6 for one register, 16 for more), `words` of a text,
     `word_order` where it differs from the section's, `scale_factor` a point that holds a power of ten.
     HTTP: `path` of a GET, or with `ask` of a POST of that JSON body, and `pointer` into the JSON that comes. MQTT:
@@ -97,9 +108,9 @@ class Point(StrictModel):
     """
 
     address: Annotated[int, Field(ge=0, le=65535)] | None = Field(default=None, alias="register")
-    model: Annotated[int, Field(ge=1, le=65534)] | None = None
+    model: ModelKey | None = None
     offset: Annotated[int, Field(ge=0, le=65535)] | None = None
-    block: Annotated[int, Field(ge=1, le=64)] | None = None
+    block: Annotated[int, Field(ge=-64, le=64)] | ModelName | None = None
     unit_id: Name = "main"
     function: Literal[3, 4] = 3
     write_function: Literal[6, 16] | None = None
@@ -138,11 +149,8 @@ class Point(StrictModel):
         places = [self.address is not None, self.model is not None, self.path is not None, self.topic is not None]
         if sum(places) > 1 or (not any(places) and (self.access != "w" or self.write is None)):
             yield "exactly one place: register, model and offset, path, or topic"
-        if (self.model is None) != (self.offset is None):
-            yield "model and offset belong together"
+        yield from self._model_faults()
         yield from self._document_faults()
-        if self.block is not None and self.model is None:
-            yield "block belongs to model and offset"
         on_registers = self.address is not None or self.model is not None
         if on_registers and self.type not in REGISTERS and self.type is not PointType.TEXT:
             yield f"type: {self.type.value} is not made of registers"
@@ -166,6 +174,14 @@ class Point(StrictModel):
             yield "fallback: belongs to what is only read"
         if self.range is not None and self.range[0] > self.range[1]:
             yield "range: the lower end comes first"
+
+    def _model_faults(self) -> Iterator[str]:
+        if (self.model is None) != (self.offset is None):
+            yield "model and offset belong together"
+        if self.block is not None and self.model is None:
+            yield "block belongs to model and offset"
+        if self.block == 0:
+            yield "block: 1 is the first, -1 the last"
 
     def _document_faults(self) -> Iterator[str]:
         if self.ask is not None and self.path is None:
@@ -211,6 +227,13 @@ class Term(StrictModel):
     times: float = 1.0
 
 
+class Share(StrictModel):
+    """A point's share in a mean: it counts as much as the point `weight` says (the energy a battery holds)."""
+
+    point: Name
+    weight: Name
+
+
 class Match(StrictModel):
     """A test of one point: its value is one of `equals` (numbers after scaling, texts as they are), `begins` with one
     of these texts or `contains` one, has all or any of these bits set, is a number `above` this one, or
@@ -248,8 +271,8 @@ class Case(StrictModel):
 
 
 class Reading(StrictModel):
-    """One canonical quantity, made of points: one `point`, a `sum`, a `product` of two (volts and amperes), `cases` for
-    an enumeration, or for faults and flags `any` of these matches (of faults the first is bit 0).
+    """One canonical quantity, made of points: one `point`, a `sum`, a weighted `mean`, a `product` of two (volts and
+    amperes), `cases` for an enumeration, or for faults and flags `any` of these matches (of faults the first is bit 0).
 
     `negative_when`: the point is a magnitude, and this match means the negative direction (before `sign`). `at_least`:
     what lies below is this much (a PV inverter's own use is no production). `measured_at` names the measurement point
@@ -258,6 +281,7 @@ class Reading(StrictModel):
     point: Name | None = None
     sum: tuple[Term, ...] = ()
     product: tuple[Name, Name] | None = None
+    mean: tuple[Share, ...] = ()
     cases: tuple[Case, ...] = ()
     otherwise: str | None = None
     any: tuple[Match, ...] = Field(default=(), max_length=48)
@@ -270,9 +294,9 @@ class Reading(StrictModel):
     range: tuple[float, float] | None = None
 
     def faults(self) -> Iterator[str]:
-        numbers = (self.point is not None, bool(self.sum), self.product is not None)
+        numbers = (self.point is not None, bool(self.sum), bool(self.mean), self.product is not None)
         if sum((*numbers, bool(self.cases), bool(self.any))) != 1:
-            yield "exactly one of point, sum, product, cases and any"
+            yield "exactly one of point, sum, mean, product, cases and any"
         if self.otherwise is not None and not self.cases:
             yield "otherwise belongs to cases"
 
@@ -280,13 +304,15 @@ class Reading(StrictModel):
         """Names of the points it is made of."""
         names = [*(self.product or ()), *([self.point] if self.point is not None else ())]
         names += [term.point for term in self.sum] + [match.point for match in self.any]
+        names += [name for share in self.mean for name in (share.point, share.weight)]
         names += [match.point for case in self.cases for match in case.when]
         return names + ([self.negative_when.point] if self.negative_when else [])
 
 
 class Identity(StrictModel):
     """What a device says it is. All `rules` must hold at every connect, and none of `excludes`: products that answer
-    like this one and mean something else. Else it is identified again now and then, and never used or written."""
+    like this one and mean something else. `builds`: what the product's builds say together; one of these groups must
+    hold whole. Else it is identified again now and then, and never used or written."""
 
     serial: Name | None = None
     maker: Name | None = None
@@ -294,3 +320,9 @@ class Identity(StrictModel):
     firmware: Name | None = None
     rules: tuple[Match, ...] = Field(min_length=1)
     excludes: tuple[Match, ...] = ()
+    builds: tuple[Annotated[tuple[Match, ...], Field(min_length=1)], ...] = ()
+
+    @property
+    def matches(self) -> tuple[Match, ...]:
+        """Everything that is tested."""
+        return (*self.rules, *self.excludes, *(match for build in self.builds for match in build))

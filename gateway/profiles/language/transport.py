@@ -5,30 +5,84 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from gateway.profiles.language.base import Key, Name, StrictModel, TopicPattern
+from gateway.profiles.language.base import Key, ModelId, ModelKey, ModelName, Name, StrictModel, TopicPattern
 from gateway.profiles.language.points import HttpPath, Pointer
 
 Seconds = Annotated[float, Field(ge=0, le=3600)]
 Register = Annotated[int, Field(ge=0, le=65535)]
 UnitId = Annotated[int, Field(ge=0, le=255)]
+BlockCount = Annotated[int, Field(ge=1, le=64)]
+
+
+COMMON_FROM, COMMON_WORDS = 18, 48
+"""What is read of a common block to choose by it: product, option, version and serial, from its id word."""
+
+
+class BlockNames(StrictModel):
+    """How blocks are known by name: the text of `words` registers at `offset` from a block's first one, and for each
+    name that points use what that text `begins` with, in one block only."""
+
+    offset: Register
+    words: Annotated[int, Field(ge=1, le=64)]
+    begins: Annotated[dict[ModelName, Annotated[str, Field(min_length=1, max_length=64)]], Field(min_length=1)]
 
 
 class SunSpecBlocks(StrictModel):
     """A repeating group: registers from the model's id word to the first block, the length of one, and how many there
-    are. A device with another `count` is another product: what is in a block depends on it."""
+    are: one `count`, or a list of all that the product may have. A device with another one is another product: what is
+    in a block depends on it; so is one whose own number of blocks, in the register `count_at` from the id word, is not
+    what the model's length holds. `names`: points may give a block's name in place of its number."""
 
     start: Register
     length: Annotated[int, Field(ge=1, le=65535)]
-    count: Annotated[int, Field(ge=1, le=64)]
+    count: BlockCount | Annotated[tuple[BlockCount, ...], Field(min_length=1)]
+    count_at: Register | None = None
+    names: BlockNames | None = None
+
+    def faults(self) -> Iterator[str]:
+        if self.names is not None and self.names.offset + self.names.words > self.length:
+            yield "names: the text lies beyond the block"
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Every number of blocks that the product may have."""
+        return (self.count,) if isinstance(self.count, int) else self.count
+
+    def knows(self, block: int | str) -> bool:
+        """Whether the product may have a block of this number or name."""
+        if isinstance(block, str):
+            return self.names is not None and block in self.names.begins
+        return abs(block) <= max(self.counts)
+
+
+class OneModel(StrictModel):
+    """Which model a name means: one that has any of the `ids` (models of one layout), the `nth` of these in the chain
+    (1 = the first); with `options` the one whose own common block, the last before it, has the first of these option
+    texts that any of them has ("" = it says nothing). Of several that say the same none is chosen. A device's
+    registration may choose another, as a parameter of this name: its serial number, or its place among them."""
+
+    ids: Annotated[tuple[ModelId, ...], Field(min_length=1)]
+    nth: Annotated[int, Field(ge=1, le=64)] = 1
+    options: tuple[Annotated[str, Field(max_length=16)], ...] = ()
+
+    def faults(self) -> Iterator[str]:
+        if self.options and self.nth > 1:
+            yield "nth or options, not both"
 
 
 class SunSpec(StrictModel):
-    """Where to look for the "SunS" marker, in this order, and what the chain must hold."""
+    """Where to look for the "SunS" marker, in this order, and what the chain must hold: `required` are ids, or names of
+    `models`, of which one of their ids must be there."""
 
     bases: tuple[Register, ...] = (40000, 0, 50000)
-    required: tuple[Annotated[int, Field(ge=1, le=65534)], ...]
-    blocks: dict[Annotated[int, Field(ge=1, le=65534)], SunSpecBlocks] = Field(default_factory=dict)
+    required: tuple[ModelKey, ...]
+    models: dict[ModelName, OneModel] = Field(default_factory=dict)
+    blocks: dict[ModelKey, SunSpecBlocks] = Field(default_factory=dict)
     models_max: Annotated[int, Field(ge=1, le=200)] = 60
+
+    def ids(self, key: ModelKey) -> tuple[int, ...]:
+        """Model ids that a profile's word for a model may mean."""
+        return (key,) if isinstance(key, int) else self.models[key].ids if key in self.models else ()
 
 
 class ModbusSection(StrictModel):

@@ -15,6 +15,7 @@ from gateway.domain.types import DeviceId
 from gateway.links.json_values import tokens_of
 from gateway.links.modbus.sunspec import Model, address_of
 from gateway.links.mqtt.cache import levels_of, topic_of
+from gateway.ports.links import FoundModel
 from gateway.profiles.compile import Codec
 from gateway.profiles.compiled.points import Marker, Raw, Unreadable, Value, Values
 from gateway.profiles.compiled.readings import holds
@@ -26,6 +27,7 @@ Json = object
 Run = tuple[int, list[int]]
 Raws = Mapping[str, Raw]
 Levels = Mapping[str, str]
+Found = Mapping[str, FoundModel]
 
 PRIVATE_NAME = re.compile(r"(^|_)(serial|sn|din|mac|imei|iccid|uuid|portal|token|password|secret|pin|user|ssid)(_|$)")
 MAC = re.compile(r"([0-9A-Fa-f]{2}[:-]){5}[0-9A-Fa-f]{2}")
@@ -71,7 +73,7 @@ def captured(
         about: dict[str, object] = {
             "source": source, "kind": "capture", "note": _note(mask.names & part.keys()), "variant": variant.variant,
             "units": {name: unit for name, unit in asked.items() if name in used}, "levels": levels,
-            "raw": {form: _SAMPLES[form](variant, part, asked, levels)},
+            "raw": {form: _SAMPLES[form](variant, part, asked, levels, found.models)},
         }  # fmt: skip
         vectors[form] = {name: value for name, value in about.items() if value} | _meaning(variant, part)
     return vectors
@@ -109,7 +111,7 @@ class _Mask:
         identity, control = variant.document.identity, variant.control
         serial = identity.serial if identity is not None else None
         self._private = {name for name in variant.points if name == serial or PRIVATE_NAME.search(name)}
-        rules = (*identity.rules, *identity.excludes) if identity is not None else ()
+        rules = identity.matches if identity is not None else ()
         overlays = variant.document.overlays
         when = chain.from_iterable(overlay.when for overlay in overlays)
         tested = {rule.point for rule in (*rules, *when, *(control.needs if control is not None else ()))}
@@ -161,7 +163,7 @@ def _anonymous_word(word: int) -> int:
     )
 
 
-def _registers(variant: ProductVariant, raws: Raws, units: Mapping[str, int], _levels: Levels) -> Json:
+def _registers(variant: ProductVariant, raws: Raws, units: Mapping[str, int], _levels: Levels, _found: Found) -> Json:
     """Words by unit/function/address, neighbours in one entry."""
     words: dict[tuple[int, int], dict[int, int]] = {}
     for name, raw in raws.items():
@@ -172,20 +174,34 @@ def _registers(variant: ProductVariant, raws: Raws, units: Mapping[str, int], _l
     return {f"{unit}/{function}/{at}": run for (unit, function), image in words.items() for at, run in _runs(image)}
 
 
-def _models(variant: ProductVariant, raws: Raws, _units: Mapping[str, int], _levels: Levels) -> Json:
-    """Words by model and offset from its id word, neighbours in one entry."""
-    section, words = variant.document.modbus, dict[int, dict[int, int]]()
+def _models(variant: ProductVariant, raws: Raws, _units: Mapping[str, int], _levels: Levels, found: Found) -> Json:
+    """Words by model and offset from its id word, neighbours in one entry; where it has blocks, `length` and `named`
+    say which."""
+    section, words = variant.document.modbus, dict[str, dict[int, int]]()
     for name, raw in raws.items():
         point = variant.points[name]
         if section is None or section.sunspec is None or point.model is None or not isinstance(raw, tuple):
             continue
-        offset = address_of(point, {point.model: Model(address=0, length=0xFFFF)}, section.sunspec)
+        here = found.get(str(point.model))
+        if here is None:
+            continue
+        model = Model(number=here.number, address=0, length=here.length, named=here.blocks)
+        offset = address_of(point, {point.model: model}, section.sunspec)
         if offset is not None:
-            words.setdefault(point.model, {}).update((offset + i, word) for i, word in enumerate(raw))
-    return [{"model": model, "offset": at, "words": run} for model, image in words.items() for at, run in _runs(image)]
+            words.setdefault(str(point.model), {}).update((offset + i, word) for i, word in enumerate(raw))
+    counted = {str(key) for key in section.sunspec.blocks} if section is not None and section.sunspec else set()
+    return [
+        {"model": found[key].number, "offset": at, "words": run}
+        | ({"length": found[key].length} if key in counted else {})
+        | ({"named": dict(found[key].blocks)} if found[key].blocks else {})
+        for key, image in words.items()
+        for at, run in _runs(image)
+    ]
 
 
-def _documents(variant: ProductVariant, raws: Raws, _units: Mapping[str, int], levels: Levels) -> dict[str, Json]:
+def _documents(
+    variant: ProductVariant, raws: Raws, _units: Mapping[str, int], levels: Levels, _found: Found
+) -> dict[str, Json]:
     """JSON documents by path or topic, with the members that points read and no others; a bare payload as it is."""
     documents: dict[str, dict[str, Json]] = {}
     bare: dict[str, Json] = {}
@@ -199,13 +215,13 @@ def _documents(variant: ProductVariant, raws: Raws, _units: Mapping[str, int], l
     return bare | {place: _with_lists(document) for place, document in documents.items()}
 
 
-def _payloads(variant: ProductVariant, raws: Raws, units: Mapping[str, int], levels: Levels) -> Json:
+def _payloads(variant: ProductVariant, raws: Raws, units: Mapping[str, int], levels: Levels, found: Found) -> Json:
     """Payloads as text, by topic."""
-    found = _documents(variant, raws, units, levels)
-    return {topic: value if isinstance(value, str) else json.dumps(value) for topic, value in found.items()}
+    documents = _documents(variant, raws, units, levels, found)
+    return {topic: value if isinstance(value, str) else json.dumps(value) for topic, value in documents.items()}
 
 
-_SAMPLES: Mapping[str, Callable[[ProductVariant, Raws, Mapping[str, int], Levels], Json]] = {
+_SAMPLES: Mapping[str, Callable[[ProductVariant, Raws, Mapping[str, int], Levels, Found], Json]] = {
     "registers": _registers, "sunspec": _models, "http": _documents, "mqtt": _payloads,
 }  # fmt: skip
 

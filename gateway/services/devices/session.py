@@ -24,7 +24,7 @@ from gateway.domain.types import DeviceId, Mode, Now
 from gateway.observability.episodes import FewLines
 from gateway.observability.parts import Importance, Part
 from gateway.ports.journal import Journal
-from gateway.ports.links import PointLink, PointLinks, PointTarget
+from gateway.ports.links import NO_MODELS, PointLink, PointLinks, PointTarget
 from gateway.profiles.compiled.points import Values
 from gateway.profiles.compiled.variant import CanonicalReading, Group, PointProduct, ProductVariant
 from gateway.services.devices.device_control import Command, DeviceControl, DeviceControlStats, Done
@@ -418,6 +418,12 @@ class DeviceSession(Part):
     def notice(self) -> str | None:
         """What is wrong with the connection although it goes on, None = nothing."""
         return self._link.notice if self._link is not None else None
+
+    @property
+    def models(self) -> dict[str, str]:
+        """Which of several SunSpec models each name of the profile means."""
+        found = self._link.models if self._link is not None else NO_MODELS
+        return {name: model.said for name, model in found.items() if model.said}
 
     @property
     def mistaken_for(self) -> str:

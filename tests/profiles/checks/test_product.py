@@ -56,6 +56,14 @@ def sunspec(raw: Raw, **cells: object) -> None:
     raw["points"]["soc"] = {"model": 160, "offset": 1, "type": "u16", "scale": 0.1, "unit": "%"} | cells
 
 
+def named(raw: Raw, *, registers_max: int = 125, **cells: Any) -> None:
+    """The SoC in a model that is chosen by its common block."""
+    sunspec(raw, model="meter")
+    raw["modbus"]["registers_max"] = registers_max
+    raw["modbus"]["sunspec"] |= {"models": {"meter": {"ids": [203], "options": ["Export+Import"]}}} | cells
+
+
+LONG_NAMES: Raw = {"offset": 1, "words": 4, "begins": {"charge": "StCha"}}
 POWER: Raw = {"write": "setpoint", "from": "setpoint_w"}
 TIMER: Raw = {"write": "timeout", "from": "lease"}
 SIGNLESS: Raw = {"register": 500, "type": "u16", "unit": "W", "access": "w", "storage": "volatile"}
@@ -69,6 +77,19 @@ SIGNLESS: Raw = {"register": 500, "type": "u16", "unit": "W", "access": "w", "st
         (MODBUS, point("soc", model=103, offset=2, register=None), "points.soc.model: needs modbus.sunspec"),
         (MODBUS, lambda raw: sunspec(raw, block=3), "points.soc.block: model 160 has 2 blocks"),
         (MODBUS, lambda raw: sunspec(raw, model=161, block=1), "points.soc.block: model 161 has no modbus.sunspec"),
+        (MODBUS, lambda raw: sunspec(raw, block=-3), "points.soc.block: model 160 has 2 blocks"),
+        (MODBUS, lambda raw: sunspec(raw, block="x"), "points.soc.block: model 160 has 2 blocks, none of them nam"),
+        (MODBUS, lambda raw: sunspec(raw, block=0), "points.soc.block: 1 is the first"),
+        (MODBUS, lambda raw: sunspec(raw, model="meter"), "points.soc.model: 'meter' is not in modbus.sunspec.models"),
+        (MODBUS, lambda raw: named(raw, required=["inverter"]),
+         "modbus.sunspec.required: 'inverter' is not in modbus.sunspec.models"),
+        (MODBUS, lambda raw: named(raw, models={"meter": {"ids": [203], "options": ["x"], "nth": 2}}),
+         "modbus.sunspec.models.meter: "),
+        (MODBUS, lambda raw: named(raw, blocks={160: {"start": 10, "length": 4, "count": 2, "names": LONG_NAMES}}),
+         "modbus.sunspec.blocks.160.names: the text lies"),
+        (MODBUS, lambda raw: named(raw, models={"meter": {"ids": [203]}, "serial": {"ids": [204]}}),
+         "modbus.sunspec.models: 'serial' is what a registration"),
+        (MODBUS, lambda raw: named(raw, registers_max=47), "modbus.registers_max: a common block is read whole to"),
         (MODBUS, point("serial", words=64, register=196), "points.serial.register: lies in modbus.forbidden"),
         (MODBUS, point("soc", register=209), "points.soc.register: lies in modbus.forbidden"),
         (MODBUS, point("grid_power", register=199), "points.grid_power.register: lies in modbus.forbidden"),
@@ -126,6 +147,8 @@ SIGNLESS: Raw = {"register": 500, "type": "u16", "unit": "W", "access": "w", "st
          "overlays.0.http.auth.name: 'a b' is not the name of a header"),
         (MODBUS, lambda raw: raw["identity"]["rules"].append({"point": "serial", "from_version": "1.x"}),
          "identity.rules.1.from_version: '1.x' is no version"),
+        (MODBUS, lambda raw: raw["identity"].update(builds=[[{"point": "nowhere", "equals": ["x"]}]]),
+         "identity.builds.0.0.point: 'nowhere'"),
         # control
         (MODBUS, step("discharge", TIMER), "control.discharge: writes no setpoint"),
         (MODBUS, step("discharge", POWER), "control.discharge: does not write the watchdog's 'timeout'"),
@@ -189,6 +212,24 @@ def test_checks_fault_is_found_and_named(text: str, change: Callable[[Raw], obje
 )
 def test_checks_what_is_allowed_is_let_through(text: str, change: Callable[[Raw], object]) -> None:
     assert faults(text, change) == []
+
+
+def test_checks_fault_of_two_overlays_together_names_both() -> None:
+    gone: Raw = {"name": "gone", "when": [{"point": "soc", "above": 60}],
+                 "points": {"soc": {"register": 103, "type": "u16", "unit": "W"}},
+                 "readings": {"soc_pct": {"point": "share", "range": [0, 100]}},
+                 }  # fmt: skip
+    gone["points"]["share"] = {"register": 104, "type": "u16", "unit": "%"}
+    back: Raw = {"name": "back", "when": [{"point": "serial", "begins": ["SM"]}],
+                 "readings": {"soc_pct": {"point": "soc", "range": [0, 50]}}}  # fmt: skip
+    words = "unit: 'soc' is in 'W', must be '%' (scale converts)"
+    assert faults(MODBUS, lambda raw: raw.update(overlays=[gone])) == []
+    assert faults(MODBUS, lambda raw: raw.update(overlays=[back])) == []
+    (found,) = faults(MODBUS, lambda raw: raw.update(overlays=[gone, back]))
+    assert found.startswith("overlays.1.readings.soc_pct")
+    assert found.endswith(f"{words} (beside gone)")
+    gone["when"] = [{"point": "serial", "begins": ["SN"]}]
+    assert faults(MODBUS, lambda raw: raw.update(overlays=[gone, back])) == [], "never both"
 
 
 def test_checks_magnitude_with_a_direction_is_let_through() -> None:

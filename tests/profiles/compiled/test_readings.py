@@ -46,6 +46,16 @@ def test_reading_sum_with_one_unknown_term_is_unknown() -> None:
         assert math.isnan(read("battery_w", reading, **values))
 
 
+def test_reading_mean_weighs_its_points_and_is_unknown_with_any_of_them() -> None:
+    reading = {"mean": [{"point": "a", "weight": "m"}, {"point": "b", "weight": "n"}], "range": [0, 100]}
+    assert read("soc_pct", reading, a=80.0, m=9_000.0, b=20.0, n=3_000.0) == 65.0
+    assert read("soc_pct", reading, a=0.0, m=1.0, b=0.0, n=1.0) == 0.0
+    whole: dict[str, Value] = {"a": 80.0, "m": 9_000.0, "b": 20.0, "n": 3_000.0}
+    for name in whole:
+        assert math.isnan(read("soc_pct", reading, **(whole | {name: None})))
+    assert math.isnan(read("soc_pct", reading, **(whole | {"n": 0.0})))
+
+
 @pytest.mark.parametrize("state", [2.0, None])
 def test_reading_magnitude_takes_its_direction_from_another_point(state: float | None) -> None:
     reading = {"point": "p", "negative_when": {"point": "state", "equals": [2]}}

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,9 @@ from gateway.services.devices.capture import captured
 from gateway.services.devices.probe import Probe, ProbedPoint
 from simulators.battery import Batteries
 from simulators.faces.foxess_h3 import FoxessH3
-from simulators.faces.plant import Connection, Plant
+from simulators.faces.fronius_gen24 import FroniusGen24
+from simulators.faces.plant import Connection, Face, Plant
+from simulators.faces.solaredge_storedge import SolarEdgeStorEdge
 from tests.builders.homes import homes
 from tests.cli.test_cli import run
 from tests.profiles.test_vectors import PRODUCTS as VECTOR_PRODUCTS
@@ -86,6 +90,41 @@ async def test_capture_of_another_product_is_written_with_what_it_is_not(tmp_pat
     assert "not this product: model" in told.stderr
     assert json.loads(told.stdout)["problems"]
     assert vector_of(file).identity == ()
+
+
+@pytest.mark.parametrize(
+    ("profile", "build", "variant", "models"),
+    [
+        (
+            "fronius-gen24",
+            partial(FroniusGen24, product="Verto 25.0 Plus", mppts=3),
+            "three-pv-inputs",
+            {101, 160, 203},
+        ),
+        (
+            "solaredge-storedge",
+            partial(SolarEdgeStorEdge, meter_model=201, production_meter=True, batteries=2),
+            "second-battery",
+            {101, 201},
+        ),
+    ],
+)
+async def test_capture_of_another_build_is_read_back_as_that_build(
+    profile: str, build: Callable[..., Face], variant: str, models: set[int], tmp_path: Path
+) -> None:
+    """Models, blocks and places are those that the device has."""
+    file = tmp_path / "vectors" / "capture.yaml"
+    face = build(Plant(Batteries(homes(1), guard=False), 0), inverter_model=101)
+    connection = await face.start()
+    try:
+        told = await asyncio.to_thread(run, *asked(profile, connection, file))
+    finally:
+        await face.stop()
+    assert told.exit_code == 0, told.output
+    vectors = [vector_of(path) for path in file.parent.iterdir()]
+    assert [disagreements(vector, VECTOR_PRODUCTS[profile]) for vector in vectors] == [[] for _ in vectors]
+    assert {vector.variant for vector in vectors} == {variant}
+    assert models <= {entry.model for vector in vectors for entry in vector.raw.sunspec}
 
 
 def test_capture_masks_what_is_private_inside_a_text_that_is_kept() -> None:

@@ -10,6 +10,7 @@ from gateway.domain.commands import CommandOp, CommandResult, WriteOutcome
 from gateway.domain.errors import LinkDown, PeerRefused, StorageError
 from gateway.domain.journal.changes import Change, PriorRestored, PriorSaved
 from gateway.domain.types import DeviceId
+from gateway.ports.links import NO_MODELS
 from gateway.profiles.compile import compile_profile
 from gateway.profiles.compiled.points import Marker, Raw, Value
 from gateway.profiles.compiled.sequences import Request
@@ -79,6 +80,7 @@ class Device:
 
     heard_mono_ms: int | None = None
     notice: str | None = None
+    models = NO_MODELS
 
     async def open(self) -> None: ...
 

@@ -91,3 +91,12 @@ async def test_probe_of_nobody_says_so_and_leaves_with_1() -> None:
     assert code == 1
     assert "modbus://127.0.0.1:1" in err
     assert "Traceback" not in err
+
+
+async def test_probe_tells_which_of_several_models_is_read() -> None:
+    async with listening("solaredge-storedge") as (connection, _, _):
+        code, found, err = await _probe("solaredge-storedge", connection)
+        assert (code, found["notice"]) == (0, None), err
+        assert found["models"]["meter"]["said"].startswith(
+            "model 203 at 40188 (1 of 1, SE-MTR-3Y-400V-A, Export+Import"
+        )

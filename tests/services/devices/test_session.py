@@ -13,7 +13,7 @@ from gateway.domain.errors import InvariantBroken, LinkDown, NotThisProduct, Pee
 from gateway.domain.fleet.device import DeviceConnection
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.types import DeviceId, Now
-from gateway.ports.links import PointLink, PointTarget
+from gateway.ports.links import NO_MODELS, PointLink, PointTarget
 from gateway.profiles.compile import compile_profile
 from gateway.profiles.compiled.points import Raw
 from gateway.profiles.compiled.sequences import Request
@@ -69,6 +69,7 @@ class Device:
 
     heard_mono_ms: int | None = None
     notice: str | None = None
+    models = NO_MODELS
 
     def __init__(self) -> None:
         self.registers = {"model_code": 7, "battery": 0, "soc": 60, "backup": 20, "power": 0}

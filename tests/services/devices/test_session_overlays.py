@@ -11,7 +11,7 @@ import pytest
 from gateway.domain.errors import NotThisProduct
 from gateway.domain.fleet.device import DeviceConnection
 from gateway.domain.types import DeviceId
-from gateway.ports.links import PointTarget
+from gateway.ports.links import NO_MODELS, PointTarget
 from gateway.profiles.compile import compile_profile
 from gateway.profiles.compiled.points import Raw
 from gateway.profiles.compiled.sequences import Request
@@ -54,10 +54,11 @@ class Device:
 
     heard_mono_ms: int | None = None
     notice: str | None = None
+    models = NO_MODELS
     opened = 0
 
     def __init__(self, firmware: str, models: Sequence[int] = (103, 160), number: int = 123) -> None:
-        self.models, self.targets = set(models), list[PointTarget]()
+        self.chain, self.targets = set(models), list[PointTarget]()
         text = firmware.ljust(8, "\0").encode()
         self.words: dict[str, tuple[int, ...]] = {
             "number": (number >> 16, number & 0xFFFF), "battery": (100,), "soc": (60,),
@@ -73,7 +74,7 @@ class Device:
         section = self.targets[-1].document.modbus
         assert section is not None
         assert section.sunspec is not None
-        lacking = set(section.sunspec.required) - self.models
+        lacking = set(section.sunspec.required) - self.chain
         if lacking:
             raise NotThisProduct(f"SunSpec models {lacking} are missing")
 
