@@ -97,7 +97,7 @@ def _lease_step_s(watchdog: Watchdog, document: ProfileDocument) -> float:
         return 1.0
     point = document.points[watchdog.point]
     unit_s = 60.0 if point.unit == "min" else 1.0
-    least = point.range[0] if point.range is not None else 0.0
+    least = point.taken[0] if point.taken is not None else 0.0
     return min(unit_s * max(abs(point.scale), least, 1.0), watchdog.lease_s)
 
 

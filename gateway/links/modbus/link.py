@@ -29,6 +29,7 @@ from gateway.profiles.language.transport import ModbusSection, SunSpec
 
 __all__ = ["ModbusLink", "ModbusLinks", "ModbusStats"]
 
+READ_HOLDING = 3
 NOT_THERE = (1, 2, 3)
 SERVICE_ABSENT = (10, 11)
 PLANS_MAX = 32
@@ -192,8 +193,9 @@ class ModbusLink:
                 before.end == after.address and before.unit == after.unit, "registers of one request follow each other"
             )
         words = tuple(word for _, words in places for word in words)
-        pdu = write_request(self._function(request, len(words)), places[0][0].address, words)
-        await self._ask(places[0][0].unit, pdu)
+        first = places[0][0]
+        pdu = write_request(self._function(request, len(words)), first.address, words)
+        await self._ask(first.unit, pdu, beside=read_request(READ_HOLDING, first.address, first.words))
 
     async def close(self) -> None:
         """Leave the shared connection."""
@@ -320,31 +322,44 @@ class ModbusLink:
 
     # -- asking ----------------------------------------------------------------------------------------------
 
-    async def _ask(self, unit: int, pdu: bytes) -> Words:
-        """Send one request, again while the device is busy. Raises RequestRefused, ServiceAbsent, PeerBusy and what the
-        channel raises."""
+    async def _ask(self, unit: int, pdu: bytes, *, beside: bytes = b"") -> Words:
+        """Send one request, again while the device is busy. `beside`: the read that tells whether a device that answers
+        a write with one of `refusal_codes` is busy. Raises RequestRefused, ServiceAbsent, PeerBusy and what the channel
+        raises."""
         section = self._section
-        code = 0
+        code, busy = 0, False
         for left in range(section.busy_retries, -1, -1):
-            channel = self._channel
-            if channel is None:
-                raise LinkDown("not connected")
-            found = await channel.exchange(unit, pdu, timeout_ms=self._timeout_ms, generation=self._generation)
+            found = await self._exchange(unit, pdu)
             if not isinstance(found, ExceptionReply):
                 return found
-            code = found.code
-            self._stats.exception(code)
-            if code not in section.busy_codes:
+            code, busy = found.code, found.code in section.busy_codes
+            if busy and beside and code in section.refusal_codes:
+                busy = await self._is_busy(unit, beside)
+            if not busy:
                 break
             self._stats.busy += 1
             if left:
                 await asyncio.sleep(section.busy_wait_s)
         what = f"unit {unit}: exception {code} to function {pdu[0]} at {int.from_bytes(pdu[1:3], 'big')}"
-        if code in section.busy_codes:
+        if busy:
             raise PeerBusy(what, after_s=section.busy_wait_s)
         if code in SERVICE_ABSENT:
             raise ServiceAbsent(what)
         raise RequestRefused(what, code=code)
+
+    async def _exchange(self, unit: int, pdu: bytes) -> Words | ExceptionReply:
+        channel = self._channel
+        if channel is None:
+            raise LinkDown("not connected")
+        found = await channel.exchange(unit, pdu, timeout_ms=self._timeout_ms, generation=self._generation)
+        if isinstance(found, ExceptionReply):
+            self._stats.exception(found.code)
+        return found
+
+    async def _is_busy(self, unit: int, read: bytes) -> bool:
+        """Whether the device does not answer a read now either."""
+        found = await self._exchange(unit, read)
+        return isinstance(found, ExceptionReply) and found.code in self._section.busy_codes
 
     def _function(self, request: Request, count: int) -> int:
         if len(request.writes) > 1:

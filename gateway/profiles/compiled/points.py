@@ -195,17 +195,18 @@ class PointCodec:
             return None
         return float(10.0 ** int(exponent))
 
-    def encode(self, value: Value, values: Mapping[str, Value]) -> Raw:
+    def encode(self, value: Value, values: Mapping[str, Value], *, owners: bool = False) -> Raw:
         """Encode `value` for the product; a signed power comes with + = discharge (grid: import) and leaves with the
-        product's sign. Raises Unwritable."""
+        product's sign. `owners`: the product held it before, so it takes it. Raises Unwritable."""
         point = self.point
         if value is None or (value is False and point.null == "off"):
             return Marker.NULL
         if isinstance(value, str | bool):
             return self._text(value)
         number = value * self.flip
-        if point.range is not None and not point.range[0] <= number <= point.range[1]:
-            raise Unwritable(f"{self.name}: {number:g} is outside {point.range[0]:g} to {point.range[1]:g}")
+        taken = point.range if owners else point.taken
+        if taken is not None and not taken[0] <= number <= taken[1]:
+            raise Unwritable(f"{self.name}: {number:g} is outside {taken[0]:g} to {taken[1]:g}")
         factor = self.factor(values)
         if factor is None:
             raise Unwritable(f"{self.name}: its scale factor {point.scale_factor} is unknown")

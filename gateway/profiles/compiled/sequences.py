@@ -101,14 +101,14 @@ def _write(
         value = values.get(name)
         if value is None:
             raise Unwritable(f"{name}: what it holds now is unknown")
-        return _written(codec, value, codec.encode(_wire(codec, value), values), values)
+        return _written(codec, value, codec.encode(_wire(codec, value), values, owners=True), values)
     if step.restore is not None:
         value = saved.get(name)
         if value is None:
             value = _plain(step.or_value)
         if value is None:
             return None
-        return _written(codec, value, codec.encode(_wire(codec, value), values), values)
+        return _written(codec, value, codec.encode(_wire(codec, value), values, owners=True), values)
     if step.source is None:
         value = None if step.null else _plain(step.value)
         raw = codec.encode(_wire(codec, value), values)
@@ -138,7 +138,7 @@ def shows(codec: PointCodec, values: Mapping[str, Value], write: PointWrite) -> 
             return False
         return abs(value - write.value) < abs(codec.point.scale) * max(factor, write.factor)
     try:
-        return codec.encode(_wire(codec, value), values) == write.raw
+        return codec.encode(_wire(codec, value), values, owners=True) == write.raw
     except Unwritable:
         return False
 
@@ -180,7 +180,7 @@ def _quantity(step: Step, given: Quantities, codec: PointCodec, values: Mapping[
 
 def _no_time(codec: PointCodec, number: float, values: Mapping[str, Value]) -> bool:
     """Whether a timer cannot be given `number`, or would be given 0, which many take for "never"."""
-    if number <= 0 or (codec.point.range is not None and number < codec.point.range[0]):
+    if number <= 0 or (codec.point.taken is not None and number < codec.point.taken[0]):
         return True
     return codec.encode(number, values) == _zero(codec, values)
 

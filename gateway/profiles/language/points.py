@@ -4,6 +4,7 @@
 that is a sentinel, or a value outside `range`, is unknown; nothing is clamped.
 """
 
+import math
 from enum import StrEnum
 from typing import Annotated, Literal
 
@@ -81,6 +82,7 @@ class Point(StrictModel):
     each says what it means: `off` = nothing is set (the value is false, and false is written as null), `gone` = the
     device or service has left.
 
+    `range`: plausible values; `accepts`: those that the product takes, where they are fewer.
     `access` w = cannot be read back. `storage` of what is written: `stored` wears flash, so a day has at most
     `writes_per_day_max` writes of it. `readback_s`: reads show the old value for so long after a write; None = a
     read never proves a write.
@@ -110,6 +112,7 @@ class Point(StrictModel):
     scale_factor: Name | None = None
     sentinels: tuple[int, ...] = ()
     range: tuple[float, float] | None = None
+    accepts: tuple[float, float] | None = None
     unit: str = ""
     sign: Sign | None = None
 
@@ -150,14 +153,27 @@ class Point(StrictModel):
             raise ValueError("write_function: 6 writes one register only")
         if self.scale == 0:
             raise ValueError("scale: 0 would erase the value")
+        return self
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "Point":
         if self.range is not None and self.range[0] > self.range[1]:
             raise ValueError("range: the lower end comes first")
+        if self.accepts is not None:
+            low, high = self.range or (-math.inf, math.inf)
+            if self.access == "r" or not low <= self.accepts[0] <= self.accepts[1] <= high:
+                raise ValueError("accepts: of a point that is written, the lower end first, within range")
         return self
 
     @property
     def register_count(self) -> int:
         """How many registers the point has; 0 if it is not made of registers."""
         return REGISTERS.get(self.type, self.words or 0)
+
+    @property
+    def taken(self) -> tuple[float, float] | None:
+        """The values that the product takes; None = whatever its type holds."""
+        return self.accepts or self.range
 
     @property
     def readable(self) -> bool:

@@ -295,7 +295,11 @@ class DeviceControl:
                 continue
             self._spend(action, variant)
             self._stats.requests += 1
-            await link.write(action)
+            try:
+                await link.write(action)
+            except PeerRefused as refused:
+                wanted = ", ".join(f"{write.point} {_shown_as(write.value)}" for write in action.writes)
+                raise PeerRefused(f"the device refuses {wanted}: {refused}") from refused
             for write in action.writes:
                 out.append(write)
                 self._touched[write.point] = write
@@ -428,6 +432,10 @@ class DeviceControl:
             self._refused_for = why
             log.warning("a command was refused", extra={"device": self._device, "error": why})
         return Done(delivery=WriteOutcome.REFUSED, result=CommandResult.REFUSED, why=why)
+
+
+def _shown_as(value: Value) -> str:
+    return f"{value:.10g}" if isinstance(value, float) else str(value)
 
 
 def _expiring(action: Action, left_s: float) -> Action:

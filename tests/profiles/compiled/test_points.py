@@ -306,3 +306,12 @@ def test_point_in_json_is_written_as_its_kind() -> None:
     assert codec("text").encode("auto", {}) == "auto"
     assert codec("boolean").encode(False, {}) is False
     assert codec("number").encode(None, {}) is Marker.NULL
+
+
+def test_value_that_the_product_does_not_take_is_refused_and_read_all_the_same() -> None:
+    found = codec("u16", scale=0.1, range=[0, 100], accepts=[0, 20], access="rw", storage="volatile")
+    with pytest.raises(Unwritable, match="30 is outside 0 to 20"):
+        found.encode(30.0, {})
+    assert found.encode(20.0, {}) == (200,)
+    assert decoded(found, (300,)) == (30.0, "")
+    assert found.encode(30.0, {}, owners=True) == (300,), "the product held it before"
