@@ -142,12 +142,14 @@ class AvailabilityList(Body):
 class SessionState(Body):
     """The gateway's connection to a device that it polls: down | connecting | ready | quarantined (what answers is not
     what was registered, so nothing is written), why it is not ready, and the variant of the product that answers.
-    `notice`: what is wrong with a connection that goes on nevertheless."""
+    `notice`: what is wrong with a connection that goes on nevertheless. `not_done`: by `setpoint`, `reserve` and
+    `release` why the newest was not carried out, or why a setpoint would not be."""
 
     state: str
     why: str | None
     variant: str
     notice: str | None = None
+    not_done: dict[str, str] = Field(default_factory=dict)
 
 
 class UnreachableState(Body):

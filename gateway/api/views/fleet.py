@@ -159,4 +159,7 @@ class FleetView:
         session = self._sessions.get(slot)
         if session is None:
             return None
-        return SessionState(state=session.state.value, why=session.why, variant=session.variant, notice=session.notice)
+        return SessionState(
+            state=session.state.value, why=session.why, variant=session.variant, notice=session.notice,
+            not_done=session.not_done,
+        )  # fmt: skip

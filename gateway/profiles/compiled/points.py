@@ -186,6 +186,13 @@ class PointCodec:
         counts.implausible += inside is None
         return inside
 
+    def number(self, raw: Read | None) -> float | None:
+        """What registers without a scale factor hold, be it plausible or not."""
+        if not isinstance(raw, tuple) or not self._format or self.point.scale_factor is not None:
+            return None
+        data = struct.pack(f">{len(raw)}H", *(reversed(raw) if self._swap else raw))
+        return float(struct.unpack(self._format, data)[0]) * self.point.scale + self.point.shift
+
     def factor(self, values: Mapping[str, Value]) -> float | None:
         """10^scale factor, 1 where it has none; None while it is unknown or absurd."""
         if self.point.scale_factor is None:

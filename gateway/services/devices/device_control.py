@@ -22,10 +22,10 @@ from gateway.profiles.compiled.sequences import Action, LeaseOver, PointWrite, Q
 from gateway.profiles.compiled.variant import ProductVariant
 from gateway.profiles.language.control import Step
 from gateway.services.devices.saved_settings import SavedSettings, owners_settings
+from gateway.services.devices.write_budget import WriteBudget
 
 log = logging.getLogger(__name__)
 
-DAY_MS = 86_400_000
 LEFT_S_MIN = 1.0
 FOLLOW_AGE_PART = 3.0
 FOREIGN_POLLS = 2
@@ -91,9 +91,9 @@ class DeviceControl:
         self._touched: dict[str, PointWrite] = {}
         self._expected: dict[str, tuple[PointWrite, float]] = {}
         self._foreign = 0
-        self._written_today: dict[str, tuple[int, int]] = {}
+        self._budget = WriteBudget(clock)
         self._newest_cmd = 0
-        self._refused_for = ""
+        self._told: dict[str, str] = {}
         self._beats = 0
         self.in_force: Command | None = None
         self._force_end_ms = 0
@@ -109,7 +109,7 @@ class DeviceControl:
     @property
     def written_today(self) -> dict[str, int]:
         """Writes of points with a daily budget."""
-        return {name: count for name, (_, count) in self._written_today.items()}
+        return self._budget.today
 
     @property
     def running(self) -> bool:
@@ -129,7 +129,8 @@ class DeviceControl:
     async def obey(self, command: Command, variant: ProductVariant, link: PointLink) -> Done:
         """Carry out one command. Raises LinkDown, PeerBusy and ProtocolViolation: then its effect is unknown."""
         if command.valid_until_ms < self._clock.now().utc_ms:
-            return Done(delivery=WriteOutcome.NOT_SENT, result=CommandResult.EXPIRED)
+            late = "its time was over before it could be sent"
+            return Done(delivery=WriteOutcome.NOT_SENT, result=CommandResult.EXPIRED, why=late)
         if command.cmd <= self._newest_cmd:
             return Done(delivery=WriteOutcome.NOT_SENT, result=CommandResult.OLDER)
         self._newest_cmd = command.cmd
@@ -160,7 +161,13 @@ class DeviceControl:
         if first and control is not None:
             # What cannot be written is refused before anything is journalled.
             self._actions(sequence, command, variant)
-            why = await self._save(control.saves, variant, link)
+            found = await link.read(control.saves) if control.saves else {}
+            variant.decode(found, self._values)
+            settings, why = owners_settings(control.saves, found, self._values, variant)
+            if why:
+                return self._refuse(why)
+            why = await self._saved.save(settings)
+            self._stats.saved += not why
             if why:
                 return Done(delivery=WriteOutcome.NOT_SENT, result=CommandResult.NONE, why=why)
         todo = self._actions(sequence, command, variant)
@@ -175,7 +182,7 @@ class DeviceControl:
             elif first:
                 await self._saved.forget()
             return self._refuse(str(error))
-        self._engaged, self._refused_for = True, ""
+        self._engaged = True
         self._force(command, began_ms)
         done = await self._confirmed(written, variant, link)
         if done.result is CommandResult.REFUSED:
@@ -198,6 +205,7 @@ class DeviceControl:
         done = await self._confirmed(written, variant, link)
         if done.result is CommandResult.REFUSED:
             return done
+        self._tell_once("settings could not be restored", "")
         if self._saved.kept is not None:
             self._stats.restored += 1
         await self._saved.forget()
@@ -220,7 +228,7 @@ class DeviceControl:
         try:
             await self._release(control.release, variant, link)
         except (Unwritable, PeerRefused) as error:
-            log.info("settings could not be restored", extra={"device": self._device, "error": str(error)})
+            self._tell_once("settings could not be restored", str(error))
 
     async def _hand_back(self, variant: ProductVariant, link: PointLink) -> None:
         """Release after a sequence that stopped half way: leave the device as it was, as far as it allows."""
@@ -234,17 +242,6 @@ class DeviceControl:
                 raise
             log.warning("a device could not be handed back", extra={"device": self._device, "error": str(error)})
         self._force(None)
-
-    async def _save(self, names: tuple[str, ...], variant: ProductVariant, link: PointLink) -> str:
-        """Save the present settings in the journal; returns "" or the reason why it cannot."""
-        if names:
-            variant.decode(await link.read(names), self._values)
-        settings, unknown = owners_settings(names, self._values, variant)
-        if unknown:
-            return f"{unknown[0]} cannot be read, so it could not be restored"
-        why = await self._saved.save(settings)
-        self._stats.saved += not why
-        return why
 
     async def _still_ours(self, variant: ProductVariant, link: PointLink) -> dict[str, Value]:
         """What to restore: a setting that no longer shows what was written is somebody's new choice and stays."""
@@ -308,18 +305,11 @@ class DeviceControl:
         return out
 
     def _spend(self, request: Request, variant: ProductVariant) -> None:
-        """Count writes that wear the device's memory. Raises Unwritable when a day's budget is used up."""
-        today = self._clock.now().utc_ms // DAY_MS
-        for write in request.writes:
-            most = variant.points[write.point].writes_per_day_max
-            if most is None:
-                continue
-            day, count = self._written_today.get(write.point, (today, 0))
-            count = count if day == today else 0
-            if count >= most:
-                self._stats.over_budget += 1
-                raise Unwritable(f"{write.point}: {most} writes a day are used up")
-            self._written_today[write.point] = (today, count + 1)
+        try:
+            self._budget.spend(request, variant.points)
+        except Unwritable:
+            self._stats.over_budget += 1
+            raise
 
     async def _confirmed(self, written: list[PointWrite], variant: ProductVariant, link: PointLink) -> Done:
         """Read back the points that the product shows."""
@@ -383,11 +373,13 @@ class DeviceControl:
         command = self.in_force
         if command is None or not self.running or self.taken_over or await self._written_over(variant, link):
             return
+        why = ""
         try:
             if await self._again(variant.sequence(command.op, command.setpoint_w), command, variant, link):
                 self._foreign = 0
         except (Unwritable, PeerRefused, PeerBusy) as error:
-            log.info("a grid target was not renewed", extra={"device": self._device, "error": str(error)})
+            why = str(error)
+        self._tell_once("a grid target was not renewed", why)
 
     async def _again(self, steps: tuple[Step, ...], command: Command, variant: ProductVariant, link: PointLink) -> bool:
         """Write for a command in force; returns whether anything was written. Only a new command renews the lease: a
@@ -421,16 +413,22 @@ class DeviceControl:
         if command is None or not self.running or control is None or control.heartbeat is None or self.taken_over:
             return
         self._beats += 1
+        why = ""
         try:
             await self._again(control.heartbeat.steps, command, variant, link)
         except (Unwritable, PeerRefused, PeerBusy) as error:
-            log.info("a heartbeat was refused", extra={"device": self._device, "error": str(error)})
+            why = str(error)
+        self._tell_once("a heartbeat was refused", why)
+
+    def _tell_once(self, what: str, why: str) -> None:
+        """Log why something that repeats by itself is not done, once until it is done again ("" = it was) or for
+        another reason."""
+        if why and why != self._told.get(what):
+            log.warning(what, extra={"device": self._device, "error": why})
+        self._told[what] = why
 
     def _refuse(self, why: str) -> Done:
         self._stats.refused += 1
-        if why != self._refused_for:
-            self._refused_for = why
-            log.warning("a command was refused", extra={"device": self._device, "error": why})
         return Done(delivery=WriteOutcome.REFUSED, result=CommandResult.REFUSED, why=why)
 
 

@@ -7,7 +7,7 @@ from gateway.domain.errors import StorageError
 from gateway.domain.journal.changes import PriorRestored, PriorSaved, Setting
 from gateway.domain.types import DeviceId
 from gateway.ports.journal import Journal
-from gateway.profiles.compiled.points import Value
+from gateway.profiles.compiled.points import Read, Value
 from gateway.profiles.compiled.variant import ProductVariant
 
 log = logging.getLogger(__name__)
@@ -66,9 +66,10 @@ class SavedSettings:
 
 
 def owners_settings(
-    names: Sequence[str], values: Mapping[str, Value], variant: ProductVariant
-) -> tuple[dict[str, Setting], list[str]]:
-    """Which of these points show an owner's setting, and those that can be neither read nor given another way."""
+    names: Sequence[str], found: Mapping[str, Read], values: Mapping[str, Value], variant: ProductVariant
+) -> tuple[dict[str, Setting], str]:
+    """Which of these points, `found` now, show an owner's setting; and why one could not be restored: it can be neither
+    read nor given another way."""
     control = variant.control
     release = control.release if control is not None else ()
     given = {part.restore for step in release for part in (step.together or (step,)) if part.or_value is not None}
@@ -77,7 +78,12 @@ def owners_settings(
         for name in names
         if (value := values.get(name)) is not None and not (name in given and _is_ours(name, value, variant))
     }
-    return settings, [name for name in names if name not in settings and name not in given]
+    for name in names:
+        if name not in settings and name not in given:
+            known = variant.codecs[name].number(found.get(name))
+            shown = "cannot be read" if known is None else f"is {known:g}, which is none of the values known"
+            return settings, f"{name} {shown}, so it could not be restored"
+    return settings, ""
 
 
 def _is_ours(name: str, value: Value, variant: ProductVariant) -> bool:

@@ -31,6 +31,7 @@ from gateway.services.devices.device_control import Command, DeviceControl, Devi
 from gateway.services.devices.energy_integrator import EnergyIntegrator
 from gateway.services.devices.identity import other_serial, stated
 from gateway.services.devices.mailbox import Mailbox, not_sent
+from gateway.services.devices.not_done import NotDone, asked
 from gateway.services.devices.session_state import Hearer, SessionPhase, SessionStats, pause_cap_s
 
 log = logging.getLogger(__name__)
@@ -99,6 +100,7 @@ class DeviceSession(Part):
         self._reported_online = True
         self._all_read = False
         self._refused_as = ""
+        self._not_done = NotDone()
         self._told_lost = False
         self.untrusted_since_ms: int | None = None
         self._written_ms = -(1 << 62)
@@ -395,16 +397,22 @@ class DeviceSession(Part):
                 return WriteOutcome.NOT_SENT
         try:
             done = await self._control.obey(command, self._variant, link)
-        except PeerBusy as error:
-            self._stats.busy += 1
+            self._tell(command.op, done.why)
+        except (PeerBusy, LinkDown, ProtocolViolation) as error:
             done = Done(delivery=WriteOutcome.UNKNOWN, result=CommandResult.NONE, why=str(error))
-        except (LinkDown, ProtocolViolation) as error:
-            self._lost(error)
-            done = Done(delivery=WriteOutcome.UNKNOWN, result=CommandResult.NONE, why=str(error))
+            if isinstance(error, PeerBusy):
+                self._stats.busy += 1
+                self._tell(command.op, done.why)
+            else:
+                self._lost(error)
         self._written_ms = self._clock.mono_ms()
         if done.result is not CommandResult.NONE:
             self._hearer.answer(self.slot, command.cmd, done.result)
         return done.delivery
+
+    def _tell(self, op: CommandOp, why: str) -> None:
+        if self._not_done.is_news(asked(op), why):
+            self._log(logging.WARNING, "not_done", "a command was not carried out", command=asked(op), error=why)
 
     def _lost(self, error: GatewayError) -> None:
         self._log(logging.INFO, "broken", "the link broke during a command", error=str(error))
@@ -414,6 +422,12 @@ class DeviceSession(Part):
     def notice(self) -> str | None:
         """What is wrong with the connection although it goes on, None = nothing."""
         return self._link.notice if self._link is not None else None
+
+    @property
+    def not_done(self) -> dict[str, str]:
+        """Why the newest setpoint, reserve or release was not carried out, and why a setpoint would not be."""
+        unmet = self._variant.unmet(self.values) if self.state is SessionPhase.READY else []
+        return self._not_done.reasons | ({"setpoint": "; ".join(unmet)} if unmet else {})
 
     @property
     def mistaken_for(self) -> str:
