@@ -22,6 +22,8 @@ Words = tuple[int, ...]
 Value = float | str | bool | None
 SCALE_FACTOR_MAX = 10
 INTEGER_MAX = 1 << 64
+EXACT_MAX = 1 << 53
+"""Beyond it a float does not hold every whole number."""
 DECIMALS = 1e6
 _FORMATS = {
     PointType.U16: ">H", PointType.I16: ">h", PointType.U32: ">I", PointType.I32: ">i", PointType.U64: ">Q",
@@ -78,6 +80,20 @@ class DecodeCounts:
         return self.implausible + self.malformed
 
 
+class WholeNumber(float):
+    """A whole number beyond those that a float holds exactly: counts as the float, and keeps its bits."""
+
+    __slots__ = ("exact",)
+
+    def __new__(cls, exact: int) -> "WholeNumber":
+        """The number `exact`."""
+        made = super().__new__(cls, exact)
+        made.exact = exact
+        return made
+
+    exact: int
+
+
 class Values(dict[str, Value]):
     """Values read of one device, by point. `unclear`: points whose newest raw value was invalid (the value is unknown,
     or the one before it where the newest is unreadable); `null`: points that were null, where the profile does not say
@@ -119,6 +135,7 @@ class PointCodec:
         sentinels = (s + (1 << bits) if s < 0 and bits else s for s in point.sentinels)
         self._sentinels = frozenset((*sentinels, *known, *counter))
         self.flip = -1.0 if point.sign in FLIPPED else 1.0
+        self._plain = point.scale == 1 and point.shift == 0 and point.scale_factor is None
 
     def decode(self, raw: Read | None, values: Mapping[str, Value], counts: DecodeCounts) -> Value:
         """The value of `raw` (None = not read); `values` holds the scale factors."""
@@ -149,7 +166,7 @@ class PointCodec:
         if self._sentinels and int.from_bytes(data, "big") in self._sentinels:
             counts.sentinel += 1
             return None
-        return self._scaled(float(struct.unpack(self._format, data)[0]), values, counts)
+        return self._scaled(struct.unpack(self._format, data)[0], values, counts)
 
     def _from_json(self, raw: str | float | bool, values: Mapping[str, Value], counts: DecodeCounts) -> Value:
         kind = self.point.type
@@ -169,18 +186,20 @@ class PointCodec:
         if raw in self._sentinels:
             counts.sentinel += 1
             return None
-        return self._scaled(float(raw), values, counts)
+        return self._scaled(raw, values, counts)
 
     @staticmethod
     def _malformed(counts: DecodeCounts) -> None:
         counts.malformed += 1
 
-    def _scaled(self, number: float, values: Mapping[str, Value], counts: DecodeCounts) -> Value:
+    def _scaled(self, number: int | float, values: Mapping[str, Value], counts: DecodeCounts) -> Value:
         factor = self.factor(values)
         if factor is None or not math.isfinite(number):
             counts.sentinel += 1
             return None
         value = number * self.point.scale * factor + self.point.shift
+        if isinstance(number, int) and abs(number) > EXACT_MAX and self._plain:
+            value = WholeNumber(number)
         limits = self.point.range or (-math.inf, math.inf)
         inside = within(value, *limits) if math.isfinite(value) else None
         counts.implausible += inside is None

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 
-from gateway.profiles.compiled.points import Value, Values
+from gateway.profiles.compiled.points import EXACT_MAX, Value, Values, WholeNumber
 from gateway.profiles.compiled.ranges import within
 from gateway.profiles.language.base import FLIPPED
 from gateway.profiles.language.points import Case, Match, Reading
@@ -12,7 +12,6 @@ from gateway.profiles.language.quantities import READINGS, CanonicalQuantity
 Get = Callable[[Mapping[str, Value]], float]
 Doubt = Callable[[Values, float], bool]
 NAN = math.nan
-EXACT_MAX = 2.0**53
 
 
 def holds(match: Match, values: Mapping[str, Value]) -> bool | None:
@@ -61,17 +60,30 @@ def _has_bits(match: Match, value: Value) -> bool | None:
     """Whether the bits are set; None where the number is not whole, or too large to have kept its low bits."""
     if not isinstance(value, float):
         return False
-    if not value.is_integer() or abs(value) > EXACT_MAX:
+    whole = _whole(value)
+    if whole is None:
         return None
     if match.all_bits is not None:
-        return int(value) & match.all_bits == match.all_bits
-    return int(value) & (match.any_bits or 0) != 0
+        return whole & match.all_bits == match.all_bits
+    return whole & (match.any_bits or 0) != 0
+
+
+def _whole(value: float) -> int | None:
+    """The whole number that a value is exactly; None where it is none, or its low bits are lost."""
+    if isinstance(value, WholeNumber):
+        return value.exact
+    return int(value) if value.is_integer() and abs(value) <= EXACT_MAX else None
 
 
 def _same(value: Value, wanted: str | float | bool) -> bool:
     if isinstance(value, bool) or isinstance(wanted, bool) or isinstance(value, str) or isinstance(wanted, str):
         return type(value) is type(wanted) and value == wanted
-    return value is not None and math.isclose(value, wanted, rel_tol=1e-9, abs_tol=1e-9)
+    if value is None:
+        return False
+    number, sought = _whole(value), wanted if isinstance(wanted, int) else _whole(wanted)
+    if number is not None and sought is not None:
+        return number == sought
+    return math.isclose(value, wanted, rel_tol=1e-9, abs_tol=1e-9)
 
 
 def compile_reading(name: str, reading: Reading) -> Get:
