@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from gateway.profiles.checks.factors import factor_faults
 from gateway.profiles.checks.messages import message_faults
+from gateway.profiles.compiled.overlays import combinations, together
 from gateway.profiles.compiled.points import PointCodec, Unwritable
 from gateway.profiles.language.base import FLIPPED, Sign
 from gateway.profiles.language.control import Control, Step, Watchdog
@@ -26,9 +27,22 @@ def faults_of(document: ProfileDocument) -> list[str]:
     if document.messages:
         return message_faults(document)
     faults = [*_section_faults(document), *_variant_faults(document, None)]
-    for i, overlay in enumerate(document.overlays):
-        faults += [f"overlays.{i}.{fault}" for fault in _variant_faults(document, overlay) if fault not in faults]
-    return faults
+    return faults + list(_overlay_faults(document, set(faults)))
+
+
+def _overlay_faults(document: ProfileDocument, known: set[str]) -> Iterator[str]:
+    """Faults of the product under each overlay, and under those that may hold together."""
+    for taken in sorted(combinations(document.overlays), key=len):
+        overlay = together([document.overlays[i] for i in taken])
+        beside = f" (beside {', '.join(document.overlays[i].name for i in taken[:-1])})" if len(taken) > 1 else ""
+        for fault in _variant_faults(document, overlay):
+            if fault not in known:
+                known.add(fault)
+                yield f"overlays.{taken[-1]}.{fault}{beside}"
+    for i, one in enumerate(document.overlays):
+        points = document.points | one.points
+        for k, match in enumerate(one.when):
+            yield from (f"overlays.{i}.when.{k}.{fault}" for fault in _match_faults(match, points))
 
 
 def _variant_faults(document: ProfileDocument, overlay: Overlay | None) -> Iterator[str]:
@@ -47,9 +61,6 @@ def _variant_faults(document: ProfileDocument, overlay: Overlay | None) -> Itera
             yield f"readings.{name}.{fault}"
     if document.identity is not None:
         yield from _identity_faults(document.identity, points)
-    if overlay is not None:
-        for i, match in enumerate(overlay.when):
-            yield from (f"when.{i}.{fault}" for fault in _match_faults(match, points))
     if control is not None:
         yield from (f"control.{fault}" for fault in _control_faults(control, points))
         watchdog = (overlay.watchdog if overlay else None) or document.watchdog

@@ -1,6 +1,6 @@
 """Compiles a product with values at addresses: what to poll, what values mean, what to write.
 
-A product has one variant per firmware variant: the profile itself, and the profile under each overlay.
+A product has one variant per firmware variant: the profile itself, and the profile under all overlays that hold.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,6 +11,7 @@ from typing import Literal
 from gateway.domain.commands import CommandOp
 from gateway.domain.errors import invariant
 from gateway.domain.types import CLEAR, Unclear
+from gateway.profiles.compiled.overlays import combinations, together
 from gateway.profiles.compiled.points import DecodeCounts, PointCodec, Read, Value, Values, decode_all
 from gateway.profiles.compiled.readings import compile_doubt, compile_reading, holds, mismatch
 from gateway.profiles.compiled.sequences import Action, Quantities, actions
@@ -38,7 +39,7 @@ class CanonicalReading:
 
 
 class ProductVariant:
-    """One variant of a product. `variant` is "" for the profile itself, else the overlay's name."""
+    """One variant of a product. `variant` is "" for the profile itself, else its overlays' names, joined by + ."""
 
     def __init__(self, document: ProfileDocument, overlay: Overlay | None = None) -> None:
         self.document = document
@@ -190,15 +191,16 @@ class PointProduct:
     def __init__(self, document: ProfileDocument) -> None:
         self.document = document
         self.base = ProductVariant(document)
-        self._overlays = [(overlay.when, ProductVariant(document, overlay)) for overlay in document.overlays]
+        self._variants = {
+            taken: ProductVariant(document, together([document.overlays[i] for i in taken]))
+            for taken in combinations(document.overlays)
+        } | {(): self.base}
 
     @property
     def variants(self) -> list[ProductVariant]:
-        return [self.base, *(variant for _, variant in self._overlays)]
+        return list(self._variants.values())
 
     def variant(self, values: Mapping[str, Value]) -> ProductVariant:
-        """The variant for a device that has been identified: the first overlay whose rules hold, else the base."""
-        for when, variant in self._overlays:
-            if all(holds(match, values) for match in when):
-                return variant
-        return self.base
+        """The variant for a device that has been identified: the profile under every overlay whose rules hold."""
+        overlays = enumerate(self.document.overlays)
+        return self._variants[tuple(i for i, one in overlays if all(holds(match, values) for match in one.when))]

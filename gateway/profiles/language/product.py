@@ -61,7 +61,8 @@ class Polling(StrictModel):
 
 class Overlay(StrictModel):
     """What differs on some firmware or model: taken when all of `when` hold after identification. Points, readings
-    and sections given here replace those of the same name."""
+    and sections given here replace those of the same name; of several overlays that hold, later ones replace what
+    earlier ones gave."""
 
     name: Name
     when: tuple[Match, ...] = Field(min_length=1)

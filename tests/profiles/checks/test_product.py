@@ -172,6 +172,24 @@ def test_checks_what_is_allowed_is_let_through(text: str, change: Callable[[Raw]
     assert faults(text, change) == []
 
 
+def test_checks_fault_of_two_overlays_together_names_both() -> None:
+    gone: Raw = {"name": "gone", "when": [{"point": "soc", "above": 60}],
+                 "points": {"soc": {"register": 103, "type": "u16", "unit": "W"}},
+                 "readings": {"soc_pct": {"point": "share", "range": [0, 100]}},
+                 }  # fmt: skip
+    gone["points"]["share"] = {"register": 104, "type": "u16", "unit": "%"}
+    back: Raw = {"name": "back", "when": [{"point": "serial", "begins": ["SM"]}],
+                 "readings": {"soc_pct": {"point": "soc", "range": [0, 50]}}}  # fmt: skip
+    words = "unit: 'soc' is in 'W', must be '%' (scale converts)"
+    assert faults(MODBUS, lambda raw: raw.update(overlays=[gone])) == []
+    assert faults(MODBUS, lambda raw: raw.update(overlays=[back])) == []
+    (found,) = faults(MODBUS, lambda raw: raw.update(overlays=[gone, back]))
+    assert found.startswith("overlays.1.readings.soc_pct")
+    assert found.endswith(f"{words} (beside gone)")
+    gone["when"] = [{"point": "serial", "begins": ["SN"]}]
+    assert faults(MODBUS, lambda raw: raw.update(overlays=[gone, back])) == [], "never both"
+
+
 def test_checks_magnitude_with_a_direction_is_let_through() -> None:
     def change(raw: Raw) -> None:
         raw["points"]["magnitude"] = SIGNLESS

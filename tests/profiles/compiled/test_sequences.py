@@ -285,6 +285,28 @@ def test_variant_overlay_is_taken_when_all_of_it_holds() -> None:
         assert product.variant(values) is product.base
 
 
+def test_every_overlay_that_holds_is_taken_and_later_ones_replace_earlier_ones() -> None:
+    wide, narrow = ({"soc_pct": {"point": "soc", "range": [0, top]}} for top in (60, 50))
+    temperature = {"temp_c": {"point": "soc_as_temp", "range": [0, 90]}}
+    overlays = [
+        {"name": "firmware", "when": [{"point": "soc", "above": 10}], "readings": wide | temperature,
+         "points": {"soc_as_temp": {"register": 102, "type": "u16", "unit": "degC"}}},
+        {"name": "model", "when": [{"point": "serial", "begins": ["SM"]}], "readings": narrow},
+        {"name": "other-model", "when": [{"point": "serial", "begins": ["SN"]}]},
+    ]  # fmt: skip
+    product = compiled(changed(MODBUS, lambda raw: raw.update(overlays=overlays))).product
+    assert product is not None
+    found = product.variant({"soc": 55.0, "serial": "SM1"})
+    assert found.variant == "firmware+model"
+    reading = found.canonical({"soc": 55.0, "soc_as_temp": 20.0})
+    assert (reading.get("temp_c"), math.isnan(reading.get("soc_pct"))) == (20.0, True)
+    assert product.variant({"soc": 55.0, "serial": "SX1"}).variant == "firmware"
+    assert product.variant({"soc": 5.0, "serial": "SN1"}).variant == "other-model"
+    assert {one.variant for one in product.variants} == {
+        "", "firmware", "model", "other-model", "firmware+model", "firmware+other-model",
+    }  # fmt: skip
+
+
 def test_variant_that_steers_nothing_has_no_sequences_for_it() -> None:
     found = variant(HTTP)
     assert (found.takes_setpoints, found.sequence(CommandOp.SETPOINT, 500.0)) == (False, ())
