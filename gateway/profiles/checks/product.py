@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from gateway.profiles.checks.factors import factor_faults
 from gateway.profiles.checks.messages import message_faults
+from gateway.profiles.checks.order import order_faults
 from gateway.profiles.compiled.overlays import combinations, together
 from gateway.profiles.compiled.points import PointCodec, Unwritable
 from gateway.profiles.language.base import FLIPPED, Sign
@@ -64,6 +65,8 @@ def _variant_faults(document: ProfileDocument, overlay: Overlay | None) -> Itera
     if control is not None:
         yield from (f"control.{fault}" for fault in _control_faults(control, points))
         watchdog = (overlay.watchdog if overlay else None) or document.watchdog
+        if control.discharge:
+            yield from (f"control.{fault}" for fault in order_faults(control, readings, watchdog))
         if watchdog is not None and control.discharge:
             yield from _watchdog_faults(watchdog, control, points)
 

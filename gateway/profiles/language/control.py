@@ -76,9 +76,9 @@ class Control(StrictModel):
     control episode. `begin` once per episode, then `discharge`, `charge`, `hold` or `block` (no discharge, charging
     left to the product's own mode); each is repeated whole as refresh. `release` ends control (`stop_only`: by writing
     no more). `reserve` sets the backup reserve. `step_w`: setpoints are cut to whole steps towards 0; below
-    `setpoint_w_min` it is a hold. `apart`: points that must never share a request. `settle_s` before a write is read
-    back: shorter than `follow_s`, else it would be written anew before it was read. (How long the battery's power takes
-    is in `facts`.)"""
+    `setpoint_w_min` it is a hold. `switch_first`: why values must be set after what switches control on. `apart`:
+    points that must never share a request. `settle_s` before a write is read back: shorter than `follow_s`, else it
+    would be written anew before it was read. (How long the battery's power takes is in `facts`.)"""
 
     domain: Literal["battery_ac", "battery_dc", "inverter_ac", "grid_connection"]
     needs: tuple[Match, ...] = ()
@@ -94,6 +94,7 @@ class Control(StrictModel):
     follow_s: Annotated[float, Field(gt=0, le=60)] | None = None
     step_w: Annotated[float, Field(gt=0, le=1000)] = 1.0
     setpoint_w_min: Annotated[float, Field(ge=0, le=10_000)] = 0.0
+    switch_first: str = ""
     apart: tuple[tuple[Name, Name], ...] = ()
     settle_s: Annotated[float, Field(ge=0, le=30)] = 0.0
     interval_s_min: Annotated[float, Field(ge=0, le=600)] = 0.0
