@@ -2,6 +2,7 @@
 
 import pytest
 
+from gateway.domain.types import Mode
 from simulators.faces.modbus import ModbusRefused
 from tests.conformance.rig import CODECS, STEERED, Rig, bench
 from tests.conformance.test_control import REFUSED, released
@@ -63,3 +64,29 @@ async def test_foreign_mode_keeps_the_home_from_being_steered_and_shows_why() ->
         assert rig.session.not_done == {"setpoint": "ems_mode is 4, expected one of 0, 2"}
         assert await rig.power(1500) == REFUSED
         assert rig.links.writes == []
+
+
+async def test_victron_under_external_control_over_modbus_is_not_steered_and_says_why() -> None:
+    async with bench("victron-gx-modbus") as rig:
+        rig.face.write(100, 6, 2902, [3])  # type: ignore[attr-defined]
+        await _not_steered_under_external_control(rig)
+
+
+async def test_victron_under_external_control_over_mqtt_is_not_steered_until_it_is_in_its_own_mode() -> None:
+    async with bench("victron-gx-mqtt") as rig:
+        ess = rig.face.ess  # type: ignore[attr-defined]
+        ess.stored.mode = 3
+        await _not_steered_under_external_control(rig)
+        for mode in (1, 2):
+            ess.stored.mode = mode
+            await rig.until(lambda: rig.heard.live[-1]["mode"] == Mode.SELF_CONSUMPTION, "its own mode again")
+            assert await rig.power(1500) == rig.done
+            await rig.expect_w(1500)
+            await released(rig)
+
+
+async def _not_steered_under_external_control(rig: Rig) -> None:
+    await rig.until(lambda: rig.heard.live[-1]["mode"] == Mode.OTHER, "external control in a reading")
+    assert rig.session.not_done == {"setpoint": "ess_mode is 3, expected one of 1, 2"}
+    assert await rig.power(1500) == REFUSED
+    assert rig.links.writes == []
