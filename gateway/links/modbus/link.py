@@ -179,7 +179,7 @@ class ModbusLink:
         """Write one request; the broadcast unit does not answer."""
         places: list[tuple[RegisterPlace, Words]] = []
         for write in request.writes:
-            place = self._places.get(write.point)
+            place = self._written_to(write.point)
             if place is None:
                 raise PeerRefused(f"{write.point}: the device does not have it")
             invariant(isinstance(write.raw, tuple), "registers are written as words")
@@ -281,6 +281,10 @@ class ModbusLink:
             words=point.register_count,
             factor=point.scale_factor or "",
         )
+
+    def _written_to(self, name: str) -> RegisterPlace | None:
+        place, write = self._places.get(name), self._points[name].write
+        return place if place is None or write is None else replace(place, address=write.address or 0)
 
     def _modelled(self) -> set[int]:
         """Units that have points in models."""

@@ -6,7 +6,7 @@ Cut anywhere, a device then has the old or the whole new setpoint, never the pow
 from collections.abc import Iterator, Mapping, Sequence
 
 from gateway.profiles.language.control import Control, Step, Watchdog
-from gateway.profiles.language.points import Reading, Scalar
+from gateway.profiles.language.points import Match, Reading, Scalar
 
 POWERED = ("discharge", "charge", "hold")
 VALUES = ("setpoint_w", "magnitude_w", "grid_target_w", "inverter_target_w", "lease")
@@ -55,12 +55,19 @@ def _switches(control: Control, readings: Mapping[str, Reading]) -> set[tuple[st
     }
     mode = readings.get("mode")
     remote = [match for case in (mode.cases if mode else ()) if case.value == "remote" for match in case.when]
-    found = {(name, value) for name, value in written for m in remote if m.point == name and value in m.equals}
+    found = {(name, value) for name, value in written for match in remote if match.point == name and _on(match, value)}
     if found:
         return found
     given_back = {name for step in control.release for name in step.touched()}
     always = set.intersection(*(_constants(control.sequences()[name]) for name in POWERED)) & given_back
     return {(name, value) for name, value in written if name in always}
+
+
+def _on(match: Match, value: Scalar) -> bool:
+    if not isinstance(value, int) or isinstance(value, bool) or match.equals:
+        return value in match.equals
+    bits = match.all_bits or match.any_bits or 0
+    return value & bits == bits if match.all_bits is not None else bool(value & bits)
 
 
 def _constants(steps: Sequence[Step]) -> set[str]:

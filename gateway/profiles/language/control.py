@@ -19,6 +19,7 @@ class Step(StrictModel):
     inverter), `lease` (in the point's `unit`, s or min, rounded up; the time left, rounded down, in writes
     repeated until the next command), `reserve_pct`, `count` (grows by one per heartbeat). `percent_of`: as percent of
     the value of that point. `times` multiplies. `if_changed`: left out when the point is known to hold the value.
+    `bits`: only these bits of the point are written, the others as the point holds them then (`value` and `restore`).
     `together`: one request, consecutive registers or members of one body. `restore`: the value saved before the first
     write; `or_value` where none was saved. `keep`: the value the point holds now (for requests that set all of their
     members).
@@ -31,6 +32,7 @@ class Step(StrictModel):
     percent_of: Name | None = None
     times: float = 1.0
     if_changed: bool = False
+    bits: Annotated[int, Field(ge=1, le=0xFFFFFFFF)] | None = None
     together: tuple["Step", ...] = ()
     restore: Name | None = None
     keep: Name | None = None
@@ -50,14 +52,30 @@ class Step(StrictModel):
             raise ValueError("value, null and from belong to write")
         if self.source is None and (self.percent_of is not None or self.times != 1.0):
             raise ValueError("percent_of and times belong to from")
+        if self.bits is not None:
+            refuse_bits(self.bits, self.value if self.restore is None else self.or_value, self.write, self.restore)
         if any(step.together or step.wait_s is not None for step in self.together):
             raise ValueError("together: write, restore and keep only")
         return self
+
+    def held(self) -> list[str]:
+        """Points of which this step writes a part, or what they hold."""
+        own = [name for name in (self.write, self.restore) if name is not None and self.bits is not None]
+        own += [self.keep] if self.keep is not None else []
+        return own + [name for step in self.together for name in step.held()]
 
     def touched(self) -> list[str]:
         """Points this step writes."""
         own = [name for name in (self.write, self.restore, self.keep) if name is not None]
         return own + [name for step in self.together for name in step.touched()]
+
+
+def refuse_bits(bits: int, value: Scalar | None, write: Name | None, restore: Name | None) -> None:
+    """Raise ValueError where a step's `bits` make no sense."""
+    if (write is None or value is None) and restore is None:
+        raise ValueError("bits belong to write with a value, and to restore")
+    if value is not None and (type(value) is not int or value & ~bits):
+        raise ValueError(f"bits: {value!r} has others than {bits:#x}")
 
 
 class Heartbeat(StrictModel):

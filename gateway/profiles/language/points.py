@@ -44,13 +44,14 @@ JSON_TYPES = (PointType.TEXT, PointType.NUMBER, PointType.INTEGER, PointType.BOO
 
 
 class WriteTo(StrictModel):
-    """How a point that is no register is written.
+    """How a point is written where that is not where it is read.
 
-    HTTP: `method` and `path`, the value as member `key` of a JSON body (`constants` beside it) or, without a key, as
-    the last segment of the path. MQTT: `topic`, the value as member `key` of a JSON object or, without a key, as the
-    bare payload; never retained. `as_text`: numbers are written as JSON strings.
+    Modbus: `register`. HTTP: `method` and `path`, the value as member `key` of a JSON body (`constants` beside it) or,
+    without a key, as the last segment of the path. MQTT: `topic`, the value as member `key` of a JSON object or,
+    without a key, as the bare payload; never retained. `as_text`: numbers are written as JSON strings.
     """
 
+    address: Annotated[int, Field(ge=0, le=65535)] | None = Field(default=None, alias="register")
     method: Literal["POST", "PUT"] | None = None
     path: HttpPath | None = None
     topic: TopicPattern | None = None
@@ -61,8 +62,10 @@ class WriteTo(StrictModel):
 
     @model_validator(mode="after")
     def _one_place(self) -> "WriteTo":
-        if (self.path is None) == (self.topic is None):
-            raise ValueError("exactly one of path (HTTP) and topic (MQTT)")
+        if sum(place is not None for place in (self.address, self.path, self.topic)) != 1:
+            raise ValueError("exactly one of register (Modbus), path (HTTP) and topic (MQTT)")
+        if self.address is not None and (self.key is not None or self.as_text):
+            raise ValueError("key and as_text belong to path and topic")
         if (self.path is None) != (self.method is None):
             raise ValueError("method belongs to path, and path needs it")
         if self.constants and self.key is None:
@@ -141,8 +144,9 @@ class Point(StrictModel):
             raise ValueError(f"type: {self.type.value} belongs to registers; here {', '.join(JSON_TYPES)}")
         if (self.words is not None) != (on_registers and self.type is PointType.TEXT):
             raise ValueError("words belongs to a text in registers, and such a text needs it")
-        if on_registers and self.write is not None:
-            raise ValueError("write: a register is written where it is read")
+        elsewhere = self.write is not None and self.write.address is not None
+        if self.write is not None and (elsewhere != on_registers or self.access == "r"):
+            raise ValueError("write: says where a point that is written goes, a register to a register")
         if not on_registers and (self.access == "r") != (self.write is None):
             raise ValueError("access and write: what is written says where")
         if self.access != "r" and self.storage is None:

@@ -18,10 +18,19 @@ from gateway.domain.types import DeviceId
 from gateway.ports.journal import Journal
 from gateway.ports.links import PointLink
 from gateway.profiles.compiled.points import Unwritable, Value
-from gateway.profiles.compiled.sequences import Action, LeaseOver, PointWrite, Quantities, Request, Wait, shows
+from gateway.profiles.compiled.sequences import (
+    Action,
+    LeaseOver,
+    PointWrite,
+    Quantities,
+    Request,
+    Wait,
+    shows,
+    with_bits_of,
+)
 from gateway.profiles.compiled.variant import ProductVariant
 from gateway.profiles.language.control import Step
-from gateway.services.devices.saved_settings import SavedSettings, owners_settings
+from gateway.services.devices.saved_settings import SavedSettings, choices, owners_settings
 from gateway.services.devices.write_budget import WriteBudget
 
 log = logging.getLogger(__name__)
@@ -143,6 +152,7 @@ class DeviceControl:
                 return await self._power(command, steps, variant, link)
             if command.op is CommandOp.RELEASE:
                 return await self._release(steps, variant, link)
+            await self._read_held(steps, variant, link)
             todo = self._actions(steps, command, variant)
             return await self._confirmed(await self._send(todo, variant, link), variant, link)
         except Unwritable as error:
@@ -157,6 +167,7 @@ class DeviceControl:
             return self._refuse(unmet[0])
         control = variant.control
         sequence = (*(() if self._engaged or control is None else control.begin), *steps)
+        await self._read_held(sequence, variant, link)
         first = self._saved.kept is None and control is not None
         if first and control is not None:
             # What cannot be written is refused before anything is journalled.
@@ -199,6 +210,7 @@ class DeviceControl:
     async def _release(self, steps: tuple[Step, ...], variant: ProductVariant, link: PointLink) -> Done:
         self._force(None)
         self._expected = {}
+        await self._read_held(steps, variant, link)
         saved = await self._still_ours(variant, link)
         todo = variant.actions(steps, Quantities(), self._values, saved)
         written = await self._send(todo, variant, link)
@@ -244,17 +256,18 @@ class DeviceControl:
         self._force(None)
 
     async def _still_ours(self, variant: ProductVariant, link: PointLink) -> dict[str, Value]:
-        """What to restore: a setting that no longer shows what was written is somebody's new choice and stays."""
-        saved: dict[str, Value] = dict(self._saved.kept or {})
-        touched = [name for name in saved if name in self._touched and variant.points[name].readable]
-        if touched:
-            variant.decode(await link.read(touched), self._values)
-        for name in touched:
-            if self._values.get(name) is not None and not shows(
-                variant.codecs[name], self._values, self._touched[name]
-            ):
-                saved[name] = self._values[name]
-        return saved
+        """What to restore."""
+        saved = self._saved.kept or {}
+        written = {n: w for n, w in self._touched.items() if n in saved and variant.points[n].readable}
+        if written:
+            variant.decode(await link.read(list(written)), self._values)
+        return dict(saved) | choices(saved, written, self._values, variant)
+
+    async def _read_held(self, steps: Iterable[Step], variant: ProductVariant, link: PointLink) -> None:
+        """Read what is written back in part: registers of bits, members that keep their value."""
+        names = {name for step in steps for name in step.held() if variant.points[name].readable}
+        if names:
+            variant.decode(await link.read(sorted(names)), self._values)
 
     def _actions(
         self, steps: Iterable[Step], command: Command, variant: ProductVariant, *, left_s: float | None = None
@@ -295,11 +308,10 @@ class DeviceControl:
             try:
                 await link.write(action)
             except PeerRefused as refused:
-                wanted = ", ".join(f"{write.point} {_shown_as(write.value)}" for write in action.writes)
-                raise PeerRefused(f"the device refuses {wanted}: {refused}") from refused
+                raise PeerRefused(f"the device refuses {action}: {refused}") from refused
             for write in action.writes:
                 out.append(write)
-                self._touched[write.point] = write
+                self._touched[write.point] = with_bits_of(self._touched.get(write.point), write)
                 if write.value is not None:
                     self._values[write.point] = write.value
         return out
@@ -387,6 +399,7 @@ class DeviceControl:
         left_s = (self._force_end_ms - self._clock.mono_ms()) / 1000
         if left_s < LEFT_S_MIN:
             return False
+        await self._read_held(steps, variant, link)
         try:
             todo = self._actions(steps, command, variant, left_s=left_s)
         except LeaseOver:
@@ -430,10 +443,6 @@ class DeviceControl:
     def _refuse(self, why: str) -> Done:
         self._stats.refused += 1
         return Done(delivery=WriteOutcome.REFUSED, result=CommandResult.REFUSED, why=why)
-
-
-def _shown_as(value: Value) -> str:
-    return f"{value:.10g}" if isinstance(value, float) else str(value)
 
 
 def _expiring(action: Action, left_s: float) -> Action:

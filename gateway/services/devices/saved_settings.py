@@ -8,7 +8,9 @@ from gateway.domain.journal.changes import PriorRestored, PriorSaved, Setting
 from gateway.domain.types import DeviceId
 from gateway.ports.journal import Journal
 from gateway.profiles.compiled.points import Read, Value
+from gateway.profiles.compiled.sequences import PointWrite, owners_choice, shows
 from gateway.profiles.compiled.variant import ProductVariant
+from gateway.profiles.language.control import Step
 
 log = logging.getLogger(__name__)
 
@@ -86,10 +88,30 @@ def owners_settings(
     return settings, ""
 
 
+def choices(
+    saved: Mapping[str, Setting],
+    written: Mapping[str, PointWrite],
+    values: Mapping[str, Value],
+    variant: ProductVariant,
+) -> dict[str, Value]:
+    """What somebody has set since: a setting, or bits of one, that no longer shows what was `written` stays theirs."""
+    return {
+        name: owners_choice(saved[name], now, ours)
+        for name, ours in written.items()
+        if (now := values.get(name)) is not None and not shows(variant.codecs[name], values, ours)
+    }
+
+
 def _is_ours(name: str, value: Value, variant: ProductVariant) -> bool:
     """Whether control itself sets a point to `value`: what an episode left, or the device still shows of it, is not an
     owner's setting."""
     control = variant.control
     sequences = (control.begin, control.discharge, control.charge, control.hold) if control is not None else ()
     parts = [part for steps in sequences for step in steps for part in (step.together or (step,))]
-    return any(part.write == name and part.value is not None and part.value == value for part in parts)
+    return any(part.write == name and part.value is not None and _gives(part, value) for part in parts)
+
+
+def _gives(part: Step, value: Value) -> bool:
+    if part.bits is None or not isinstance(value, float):
+        return part.value == value
+    return int(value) & part.bits == part.value
