@@ -1,12 +1,14 @@
 """A device that refuses a value, told from one that is busy, by what its profile says of exception codes."""
 
+from typing import Any
+
 import pytest
 
 from gateway.domain.errors import PeerBusy, PeerRefused
 from simulators.faces.modbus import ModbusRefused, Refusal
 from tests.scenes.modbus_rig import Bench, Device, Served, image, target, writes
 
-SHARED = {"busy_codes": [4, 5, 6], "refusal_codes": [4], "busy_retries": 3}
+SHARED: dict[str, Any] = {"busy_codes": [4, 5, 6], "refusal_codes": [4], "busy_retries": 3}
 WRITE_MODE, READ_MODE = (1, 6, 112, 1), (1, 3, 112, 1)
 
 
@@ -72,7 +74,7 @@ async def test_read_that_is_answered_with_a_refusal_code_is_asked_again() -> Non
 
 
 async def test_register_that_can_only_be_written_tells_a_refusal_too() -> None:
-    points = {"mode": {"register": 112, "type": "u16", "access": "w", "storage": "volatile", "poll": "never"}}
+    points: dict[str, Any] = {"mode": {"register": 112, "type": "u16", "access": "w", "storage": "volatile", "poll": "never"}}
     device = Choosy()
     del device.images[1][112]
     async with Bench() as bench, Served(device) as served:
