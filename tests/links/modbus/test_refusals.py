@@ -74,11 +74,11 @@ async def test_read_that_is_answered_with_a_refusal_code_is_asked_again() -> Non
 
 
 async def test_register_that_can_only_be_written_tells_a_refusal_too() -> None:
-    points: dict[str, Any] = {"mode": {"register": 112, "type": "u16", "access": "w", "storage": "volatile", "poll": "never"}}
+    mode = {"register": 112, "type": "u16", "access": "w", "storage": "volatile", "poll": "never"}
     device = Choosy()
     del device.images[1][112]
     async with Bench() as bench, Served(device) as served:
-        link = await bench.open(target(served.port, points, **SHARED))
+        link = await bench.open(target(served.port, {"mode": mode}, **SHARED))
         with pytest.raises(PeerRefused, match="exception 4 "):
             await link.write(writes(mode=(3,)))
         assert bench.stats.busy == 0
