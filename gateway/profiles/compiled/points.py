@@ -24,6 +24,8 @@ SCALE_FACTOR_MAX = 10
 INTEGER_MAX = 1 << 64
 EXACT_MAX = 1 << 53
 """Beyond it a float does not hold every whole number."""
+LONG = (PointType.U64, PointType.I64, PointType.ACC64, PointType.INTEGER, PointType.NUMBER)
+"""Types of numbers that may be beyond it."""
 DECIMALS = 1e6
 _FORMATS = {
     PointType.U16: ">H", PointType.I16: ">h", PointType.U32: ">I", PointType.I32: ">i", PointType.U64: ">Q",
@@ -135,7 +137,8 @@ class PointCodec:
         sentinels = (s + (1 << bits) if s < 0 and bits else s for s in point.sentinels)
         self._sentinels = frozenset((*sentinels, *known, *counter))
         self.flip = -1.0 if point.sign in FLIPPED else 1.0
-        self._plain = point.scale == 1 and point.shift == 0 and point.scale_factor is None
+        plain = point.scale == 1 and point.shift == 0 and point.scale_factor is None
+        self._long = plain and point.type in LONG
 
     def decode(self, raw: Read | None, values: Mapping[str, Value], counts: DecodeCounts) -> Value:
         """The value of `raw` (None = not read); `values` holds the scale factors."""
@@ -198,7 +201,7 @@ class PointCodec:
             counts.sentinel += 1
             return None
         value = number * self.point.scale * factor + self.point.shift
-        if isinstance(number, int) and abs(number) > EXACT_MAX and self._plain:
+        if self._long and isinstance(number, int) and abs(number) > EXACT_MAX:
             value = WholeNumber(number)
         limits = self.point.range or (-math.inf, math.inf)
         inside = within(value, *limits) if math.isfinite(value) else None

@@ -80,9 +80,10 @@ def _same(value: Value, wanted: str | float | bool) -> bool:
         return type(value) is type(wanted) and value == wanted
     if value is None:
         return False
-    number, sought = _whole(value), wanted if isinstance(wanted, int) else _whole(wanted)
-    if number is not None and sought is not None:
-        return number == sought
+    if isinstance(value, WholeNumber):
+        return value.exact == wanted
+    if value == wanted or (value.is_integer() and float(wanted).is_integer()):
+        return value == wanted
     return math.isclose(value, wanted, rel_tol=1e-9, abs_tol=1e-9)
 
 
