@@ -336,6 +336,7 @@ class ModbusLink:
             found = await self._exchange(unit, pdu)
             if not isinstance(found, ExceptionReply):
                 return found
+            self._stats.exception(found.code)
             code, busy = found.code, found.code in section.busy_codes
             if busy and beside and code in section.refusal_codes:
                 busy = await self._is_busy(unit, beside)
@@ -351,19 +352,19 @@ class ModbusLink:
             raise ServiceAbsent(what)
         raise RequestRefused(what, code=code)
 
-    async def _exchange(self, unit: int, pdu: bytes) -> Words | ExceptionReply:
+    def _exchange(self, unit: int, pdu: bytes) -> "asyncio.Future[Words | ExceptionReply]":
         channel = self._channel
         if channel is None:
             raise LinkDown("not connected")
-        found = await channel.exchange(unit, pdu, timeout_ms=self._timeout_ms, generation=self._generation)
-        if isinstance(found, ExceptionReply):
-            self._stats.exception(found.code)
-        return found
+        return channel.exchange(unit, pdu, timeout_ms=self._timeout_ms, generation=self._generation)
 
     async def _is_busy(self, unit: int, read: bytes) -> bool:
         """Whether the device does not answer a read now either."""
         found = await self._exchange(unit, read)
-        return isinstance(found, ExceptionReply) and found.code in self._section.busy_codes
+        if not isinstance(found, ExceptionReply):
+            return False
+        self._stats.exception(found.code)
+        return found.code in self._section.busy_codes
 
     def _function(self, request: Request, count: int) -> int:
         if len(request.writes) > 1:
