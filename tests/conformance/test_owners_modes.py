@@ -1,9 +1,13 @@
 """An owner's settings: each that a product takes is given back exactly, else the home is not steered and says why."""
 
+from functools import partial
+
 import pytest
 
 from gateway.domain.types import Mode
+from simulators.faces.hoymiles_ms_a2 import MODES as MODES_OF_HOYMILES
 from simulators.faces.modbus import ModbusRefused
+from simulators.faces.sonnen_v2 import SonnenV2
 from tests.conformance.rig import CODECS, STEERED, Rig, bench
 from tests.conformance.test_control import REFUSED, released
 
@@ -90,3 +94,24 @@ async def _not_steered_under_external_control(rig: Rig) -> None:
     assert rig.session.not_done == {"setpoint": "ess_mode is 3, expected one of 1, 2"}
     assert await rig.power(1500) == REFUSED
     assert rig.links.writes == []
+
+
+@pytest.mark.parametrize("mode", ["2", "6", "10"])
+async def test_every_mode_of_a_sonnen_is_given_back_exactly(mode: str) -> None:
+    async with bench("sonnen-v2", product=(CODECS["sonnen-v2"], partial(SonnenV2, mode=mode))) as rig:
+        assert await rig.power(1200) == rig.done
+        await rig.expect_w(1200)
+        await released(rig)
+        assert rig.face.settings()["operating_mode"] == float(mode)
+
+
+@pytest.mark.parametrize("mode", [mode for mode in MODES_OF_HOYMILES if mode != "mqtt_ctrl"])
+async def test_every_mode_of_a_hoymiles_is_given_back_exactly(mode: str) -> None:
+    async with bench("hoymiles-ms-a2") as rig:
+        rig.face.set_mode(mode)  # type: ignore[attr-defined]
+        await rig.until(lambda: rig.session.values.get("ems_mode") == mode, "the mode in a report", ceiling_s=900)
+        before = rig.face.settings()
+        assert await rig.power(1200) == rig.done
+        await rig.expect_w(1200)
+        await released(rig)
+        assert rig.face.settings() == before
