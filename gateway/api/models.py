@@ -161,14 +161,16 @@ class AvailabilityList(Body):
 class SessionState(Body):
     """The gateway's connection to a device that it polls: down | connecting | ready | quarantined (what answers is not
     what was registered, so nothing is written), why it is not ready, and the variant of the product that answers.
-    `notice`: what is wrong with a connection that goes on nevertheless; `models`: of SunSpec models that several parts
-    of the device have (meters), which one is read, by the profile's name."""
+    `notice`: what is wrong with a connection that goes on nevertheless. `models`: of SunSpec models that several parts
+    of the device have (meters), which one is read, by the profile's name. `not_done`: by `setpoint`, `reserve` and
+    `release` why the newest was not carried out, or why a setpoint would not be."""
 
     state: str
     why: str | None
     variant: str
     notice: str | None = None
     models: dict[str, str] = Field(default_factory=dict)
+    not_done: dict[str, str] = Field(default_factory=dict)
 
 
 class UnreachableState(Body):

@@ -162,6 +162,8 @@ def log_inputs(settings: Settings, codecs: Mapping[str, Codec]) -> None:
         log.info("profile loaded", extra=shown)
         for warning in codec.former:
             log.warning("profile uses a former key", extra={"key": warning})
+        for warning in codec.doubts:
+            log.warning("profile may have a mistake", extra={"detail": warning})
 
 
 def _register(inventory: DeviceRegistry, remembered: JournalState) -> None:

@@ -66,7 +66,7 @@ def profiles_check(
             problems += error.problems
         else:
             good += [asdict(summary(codec)) for codec in codecs]
-            warn(warning for codec in codecs for warning in codec.former)
+            warn(warning for codec in codecs for warning in (*codec.former, *codec.doubts))
     if as_json:
         out.print_json(data={"good": good, "problems": problems})
     else:

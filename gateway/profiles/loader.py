@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from gateway import former_names
 from gateway.domain.errors import InvalidInput
+from gateway.profiles.checks.doubts import doubts_of
 from gateway.profiles.checks.product import faults_of
 from gateway.profiles.compile import Codec, compile_profile
 from gateway.profiles.faults import schema_faults
@@ -49,6 +50,7 @@ def load_profile(path: Path) -> Codec:
         compile_profile(document),
         digest=hashlib.sha256(content).hexdigest()[:DIGEST_LENGTH],
         former=tuple(_fault(name, place.line_of(loc), ".".join(loc), words) for loc, words in former),
+        doubts=tuple(_fault(name, *_split(doubt, place)) for doubt in doubts_of(document)),
     )
 
 

@@ -2,7 +2,8 @@
 
 Sources: wlcrs/huawei-solar-lib `registers.py`, `bridge.py` (1.5 s rest, 50 ms between requests, 64 registers a read,
 gaps of up to 16 joined, busy and permission codes); evcc-io/evcc `templates/definition/meter/huawei-sun2000-*.yaml`
-(forced periods, release). Client code by third parties.
+(forced periods, release). Client code by third parties. Values out of range are answered with exception 4, and the
+discharge cut-off ends at 20 %: owners' reports in wlcrs/huawei_solar#277 and #1175.
 
 What no source says is the more dangerous choice here: a new power counts from the next start command only, a period of
 0 minutes never ends, a period ends on the product's own minute, up to one late, a forced command survives a reboot and
@@ -90,7 +91,10 @@ class HuaweiLuna2000:
         self._minute_s = 0.0
         self._running_min = 0
         self._spacing = Spacing(spacing_s)
-        self.server = ModbusServer(self, clients_max=clients_max, rest_s=rest_s, read_max=BLOCK_MAX, quiet_units=())
+        self.server = ModbusServer(
+            self, clients_max=clients_max, rest_s=rest_s, read_max=BLOCK_MAX, quiet_units=(),
+            refusal=Refusal.DEVICE_FAILURE,
+        )  # fmt: skip
         self._reboots = Reboots(self.reboot)
         self.server.after_write = self._reboots.wrote
 
@@ -192,7 +196,7 @@ class HuaweiLuna2000:
             MAX_CHARGE: charge_w,
             MAX_DISCHARGE: discharge_w,
             CUTOFF_CHARGE: 1000,
-            CUTOFF_DISCHARGE: 1000,
+            CUTOFF_DISCHARGE: 200,
             PERIOD: 1440,
             WORKING_MODE: 5,
             GRID_CHARGE: 1,
@@ -231,7 +235,7 @@ class HuaweiLuna2000:
         if self._installer_only and wanted.keys() != {HEARTBEAT}:
             raise ModbusRefused(Refusal.PERMISSION)
         if any(value > self._limits[item] for item, value in wanted.items()):
-            raise ModbusRefused(Refusal.ILLEGAL_VALUE)
+            raise ModbusRefused(Refusal.DEVICE_FAILURE)
         before = self._stored[FORCED]
         self._stored |= wanted
         if FORCED in wanted:

@@ -64,7 +64,7 @@ WRITABLE = {
 }
 FORMATS = {"u16": ">H", "i16": ">h", "u32": ">I", "i32": ">i", "f32": ">f"}
 RANGES = {
-    CONTROL: (0, 4),
+    CONTROL: (0, 5),
     POLICY: (0, 3),
     RESERVE: (0, 100),
     TIMEOUT: (0, 86_400),

@@ -9,9 +9,10 @@ read-back); heartbeat 1 to 1000 s, SoC ranges: the maker's cloud parameters 1001
 
 Not known, and chosen here for the worse: everything but the heartbeat is stored, so mode 2 and its command outlive a
 reboot, and mode 3 goes on for `first_s` after it; command and power stay in their registers when mode 3 runs out; modes
-2 and 3 work below minimum SoC and backup reserve. Sign of 5600 is not known, + = import here. Written by no source:
-refusals of unknown addresses and of values out of range. Not simulated: backup mode, PV limits, short answers of old
-WiNet firmware.
+2 and 3 work below minimum SoC and backup reserve. Sign of 5600 is not known, + = import here. Values out of
+range are answered with exception 4, as a dongle that is busy answers everything: bohdan-s/SunGather#127,
+mkaiser/Sungrow-SHx-Inverter-Modbus-Home-Assistant#406. Written by no source: refusals of unknown addresses. Not
+simulated: backup mode, PV limits, short answers of old WiNet firmware.
 """
 
 import math
@@ -99,7 +100,9 @@ class SungrowSh:
         self._left_s = 0.0
         self._stale: dict[int, tuple[int, float]] = {}
         self._spacing = Spacing(spacing_s)
-        self.server = ModbusServer(self, read_max=read_max, quiet_units=())
+        self.server = ModbusServer(
+            self, read_max=read_max, quiet_units=(), refusal=Refusal.DEVICE_FAILURE, busy=Refusal.DEVICE_FAILURE
+        )
         self._reboots = Reboots(self.reboot)
         self.server.after_write = self._reboots.wrote
 
@@ -187,7 +190,7 @@ class SungrowSh:
         self._check_unit(unit)
         wanted = whole_items(address, values, dict.fromkeys(self._allowed, 1))
         if any(value not in self._allowed[at] for at, value in wanted.items()):
-            raise ModbusRefused(Refusal.ILLEGAL_VALUE)
+            raise ModbusRefused(Refusal.DEVICE_FAILURE)
         before, until_s = self._holding().words, loop_s() + self._stale_s
         self._stale |= {at: (before[at], until_s) for at in wanted}
         began = wanted.get(EMS_MODE) == EXTERNAL != self._stored[EMS_MODE]

@@ -236,7 +236,7 @@ async def test_solaredge_storedge_reboot_before_commit_loses_it() -> None:
 
 
 async def test_solaredge_storedge_out_of_range_refused(bench: Bench[SolarEdgeStorEdge], storage: Storage) -> None:
-    assert await storage.peer.set(0xE004, 5) == -3
+    assert await storage.peer.set(0xE004, 6) == -3
     assert await storage.peer.set(0xE00D, 6) == -3
     assert await storage.put_u32(0xE00B, 86_401) == -3
     assert await storage.put_f32(0xE00E, -1) == -3

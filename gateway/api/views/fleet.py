@@ -162,4 +162,5 @@ class FleetView:
         return SessionState(
             state=session.state.value, why=session.why, variant=session.variant, notice=session.notice,
             models=session.models,
+            not_done=session.not_done,
         )  # fmt: skip

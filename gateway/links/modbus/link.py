@@ -29,6 +29,7 @@ from gateway.profiles.language.transport import ModbusSection, SunSpec
 
 __all__ = ["ModbusLink", "ModbusLinks", "ModbusStats"]
 
+READ_HOLDING = 3
 NOT_THERE = (1, 2, 3)
 SERVICE_ABSENT = (10, 11)
 PLANS_MAX = 32
@@ -200,7 +201,7 @@ class ModbusLink:
         """Write one request; the broadcast unit does not answer."""
         places: list[tuple[RegisterPlace, Words]] = []
         for write in request.writes:
-            place = self._places.get(write.point)
+            place = self._written_to(write.point)
             if place is None:
                 raise PeerRefused(f"{write.point}: the device does not have it")
             invariant(isinstance(write.raw, tuple), "registers are written as words")
@@ -214,8 +215,9 @@ class ModbusLink:
                 before.end == after.address and before.unit == after.unit, "registers of one request follow each other"
             )
         words = tuple(word for _, words in places for word in words)
-        pdu = write_request(self._function(request, len(words)), places[0][0].address, words)
-        await self._ask(places[0][0].unit, pdu)
+        first = places[0][0]
+        pdu = write_request(self._function(request, len(words)), first.address, words)
+        await self._ask(first.unit, pdu, beside=read_request(READ_HOLDING, first.address, first.words))
 
     async def close(self) -> None:
         """Leave the shared connection."""
@@ -304,6 +306,10 @@ class ModbusLink:
             factor=point.scale_factor or "",
         )
 
+    def _written_to(self, name: str) -> RegisterPlace | None:
+        place, write = self._places.get(name), self._points[name].write
+        return place if place is None or write is None else replace(place, address=write.address or 0)
+
     def _modelled(self) -> set[int]:
         """Units that have points in models."""
         return {self._units[point.unit_id] for point in self._points.values() if point.model is not None}
@@ -346,31 +352,45 @@ class ModbusLink:
 
     # -- asking ----------------------------------------------------------------------------------------------
 
-    async def _ask(self, unit: int, pdu: bytes) -> Words:
-        """Send one request, again while the device is busy. Raises RequestRefused, ServiceAbsent, PeerBusy and what the
-        channel raises."""
+    async def _ask(self, unit: int, pdu: bytes, *, beside: bytes = b"") -> Words:
+        """Send one request, again while the device is busy. `beside`: the read that tells whether a device that answers
+        a write with one of `refusal_codes` is busy. Raises RequestRefused, ServiceAbsent, PeerBusy and what the channel
+        raises."""
         section = self._section
-        code = 0
+        code, busy = 0, False
         for left in range(section.busy_retries, -1, -1):
-            channel = self._channel
-            if channel is None:
-                raise LinkDown("not connected")
-            found = await channel.exchange(unit, pdu, timeout_ms=self._timeout_ms, generation=self._generation)
+            found = await self._exchange(unit, pdu)
             if not isinstance(found, ExceptionReply):
                 return found
-            code = found.code
-            self._stats.exception(code)
-            if code not in section.busy_codes:
+            self._stats.exception(found.code)
+            code, busy = found.code, found.code in section.busy_codes
+            if busy and beside and code in section.refusal_codes:
+                busy = await self._is_busy(unit, beside)
+            if not busy:
                 break
             self._stats.busy += 1
             if left:
                 await asyncio.sleep(section.busy_wait_s)
         what = f"unit {unit}: exception {code} to function {pdu[0]} at {int.from_bytes(pdu[1:3], 'big')}"
-        if code in section.busy_codes:
+        if busy:
             raise PeerBusy(what, after_s=section.busy_wait_s)
         if code in SERVICE_ABSENT:
             raise ServiceAbsent(what)
         raise RequestRefused(what, code=code)
+
+    def _exchange(self, unit: int, pdu: bytes) -> "asyncio.Future[Words | ExceptionReply]":
+        channel = self._channel
+        if channel is None:
+            raise LinkDown("not connected")
+        return channel.exchange(unit, pdu, timeout_ms=self._timeout_ms, generation=self._generation)
+
+    async def _is_busy(self, unit: int, read: bytes) -> bool:
+        """Whether the device does not answer a read now either."""
+        found = await self._exchange(unit, read)
+        if not isinstance(found, ExceptionReply):
+            return False
+        self._stats.exception(found.code)
+        return found.code in self._section.busy_codes
 
     def _function(self, request: Request, count: int) -> int:
         if len(request.writes) > 1:

@@ -2,14 +2,17 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import reduce
+from operator import or_
 
 from gateway.profiles.checks.factors import factor_faults
 from gateway.profiles.checks.messages import message_faults
+from gateway.profiles.checks.order import order_faults
 from gateway.profiles.compiled.overlays import combinations, together
 from gateway.profiles.compiled.points import PointCodec, Unwritable
-from gateway.profiles.language.base import FLIPPED, Sign
+from gateway.profiles.language.base import FLIPPED, ModelKey, Sign
 from gateway.profiles.language.control import Control, Step, Watchdog
-from gateway.profiles.language.points import REGISTERS, Identity, Match, Point, Reading
+from gateway.profiles.language.points import REGISTERS, Identity, Match, Point, PointType, Reading
 from gateway.profiles.language.product import Overlay, ProfileDocument
 from gateway.profiles.language.quantities import READINGS, CanonicalQuantity
 from gateway.profiles.language.transport import COMMON_WORDS, HttpSection, ModbusSection, MqttSection, SunSpec
@@ -68,6 +71,8 @@ def _variant_faults(document: ProfileDocument, overlay: Overlay | None) -> Itera
     if control is not None:
         yield from (f"control.{fault}" for fault in _control_faults(control, points))
         watchdog = (overlay.watchdog if overlay else None) or document.watchdog
+        if control.discharge:
+            yield from (f"control.{fault}" for fault in order_faults(control, readings, watchdog))
         if watchdog is not None and control.discharge:
             yield from _watchdog_faults(watchdog, control, points)
 
@@ -158,13 +163,15 @@ def _register_faults(point: Point, section: ModbusSection) -> Iterator[str]:
             yield f"block: model {point.model} has {' or '.join(map(str, blocks.counts))} blocks{named}"
     if point.register_count > section.registers_max:
         yield f"words: longer than registers_max {section.registers_max}"
-    if point.address is None:
-        return
-    last = point.address + point.register_count - 1
-    if last > REGISTER_MAX:
-        yield f"register: ends at {last}, after {REGISTER_MAX}"
-    if any(first <= last and point.address <= final for first, final in section.forbidden):
-        yield "register: lies in modbus.forbidden"
+    written = point.write.address if point.write is not None else None
+    for key, address in (("register", point.address), ("write.register", written)):
+        if address is None:
+            continue
+        last = address + point.register_count - 1
+        if last > REGISTER_MAX:
+            yield f"{key}: ends at {last}, after {REGISTER_MAX}"
+        if any(first <= last and address <= final for first, final in section.forbidden):
+            yield f"{key}: lies in modbus.forbidden"
 
 
 def _fallback_faults(point: Point, points: dict[str, Point]) -> Iterator[str]:
@@ -276,6 +283,13 @@ def _restore_faults(control: Control, points: dict[str, Point]) -> Iterator[str]
             yield f"release: {name!r} is saved and not restored"
     for name in sorted(restored - set(control.saves)):
         yield f"release: {name!r} is restored and not in saves"
+    parts = [part for steps in control.sequences().values() for step in steps for part in (step.together or (step,))]
+    for name in sorted(restored):
+        written = [part.bits for part in parts if part.write == name]
+        ours = None if None in written or not written else reduce(or_, (bits or 0 for bits in written))
+        if any(part.restore == name and part.bits != ours for part in parts):
+            what = "the whole point is" if ours is None else f"bits {ours:#x} alone are"
+            yield f"release: {name!r}: {what} written, so {what} restored"
 
 
 def _watchdog_faults(watchdog: Watchdog, control: Control, points: dict[str, Point]) -> Iterator[str]:
@@ -320,8 +334,15 @@ def _write_faults(part: Step, sequence: str, points: dict[str, Point]) -> Iterat
         yield f"{part.write!r}: a magnitude has no sign"
     if part.source == "lease" and point.unit not in ("s", "min"):
         yield f"{part.write!r}: a lease needs the point's unit, s or min"
+    if part.bits is not None and not _holds_bits(point):
+        yield f"{part.write!r}: bits are those of a u16 or u32 that can be read, without scale and sentinels"
     if part.percent_of is not None and part.percent_of not in points:
         yield f"percent_of: {part.percent_of!r} is not a point"
+
+
+def _holds_bits(point: Point) -> bool:
+    plain = point.scale == 1 and point.shift == 0 and point.scale_factor is None and not point.sentinels
+    return plain and point.type in (PointType.U16, PointType.U32) and point.readable and point.poll != "never"
 
 
 def _constant_faults(step: Step, points: dict[str, Point]) -> Iterator[str]:
@@ -348,7 +369,7 @@ def _together_faults(together: Sequence[Point], names: Sequence[str], control: C
         if first in names and second in names:
             yield f"together: {first!r} and {second!r} must never share a request"
     if all(point.address is not None or point.model is not None for point in together):
-        places = [(p.unit_id, p.model, p.address if p.address is not None else p.offset or 0) for p in together]
+        places = [_written_to(point) for point in together]
         for (unit, model, place), (next_unit, next_model, following), point in zip(
             places, places[1:], together, strict=False
         ):
@@ -356,6 +377,13 @@ def _together_faults(together: Sequence[Point], names: Sequence[str], control: C
                 yield "together: registers of one request must follow each other"
     elif len({(p.write.method, p.write.path, p.write.topic) for p in together if p.write}) > 1:
         yield "together: members of one request must go to the same place"
+
+
+def _written_to(point: Point) -> tuple[str, ModelKey | None, int]:
+    """Unit, model and register that a point is written to."""
+    if point.write is not None and point.write.address is not None:
+        return point.unit_id, None, point.write.address
+    return point.unit_id, point.model, point.address if point.address is not None else point.offset or 0
 
 
 def _restored(step: Step) -> list[str]:

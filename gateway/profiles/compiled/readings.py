@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from gateway.profiles.compiled.points import Value, Values
+from gateway.profiles.compiled.points import EXACT_MAX, Value, Values, WholeNumber
 from gateway.profiles.compiled.ranges import within
 from gateway.profiles.language.base import FLIPPED
 from gateway.profiles.language.points import Case, Match, Reading, Share, version_of
@@ -12,7 +12,6 @@ from gateway.profiles.language.quantities import READINGS, CanonicalQuantity
 Get = Callable[[Mapping[str, Value]], float]
 Doubt = Callable[[Values, float], bool]
 NAN = math.nan
-EXACT_MAX = 2.0**53
 
 
 def holds(match: Match, values: Mapping[str, Value]) -> bool | None:
@@ -77,10 +76,10 @@ def _text(value: str | float | bool) -> str:
 
 
 def whole_number(value: Value) -> int | None:
-    """A value as the whole number it is; None for everything else, and beyond what a value holds exactly."""
-    if not isinstance(value, float) or not value.is_integer() or abs(value) > EXACT_MAX:
-        return None
-    return int(value)
+    """A value as the whole number it is exactly; None for everything else, and where its low bits are lost."""
+    if isinstance(value, WholeNumber):
+        return value.exact
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) <= EXACT_MAX else None
 
 
 def _in_versions(match: Match, value: Value) -> bool | None:
@@ -97,17 +96,24 @@ def _has_bits(match: Match, value: Value) -> bool | None:
     """Whether the bits are set; None where the number is not whole, or too large to have kept its low bits."""
     if not isinstance(value, float):
         return False
-    if not value.is_integer() or abs(value) > EXACT_MAX:
+    whole = whole_number(value)
+    if whole is None:
         return None
     if match.all_bits is not None:
-        return int(value) & match.all_bits == match.all_bits
-    return int(value) & (match.any_bits or 0) != 0
+        return whole & match.all_bits == match.all_bits
+    return whole & (match.any_bits or 0) != 0
 
 
 def _same(value: Value, wanted: str | float | bool) -> bool:
     if isinstance(value, bool) or isinstance(wanted, bool) or isinstance(value, str) or isinstance(wanted, str):
         return type(value) is type(wanted) and value == wanted
-    return value is not None and math.isclose(value, wanted, rel_tol=1e-9, abs_tol=1e-9)
+    if value is None:
+        return False
+    if isinstance(value, WholeNumber):
+        return value.exact == wanted
+    if value == wanted or (value.is_integer() and float(wanted).is_integer()):
+        return value == wanted
+    return math.isclose(value, wanted, rel_tol=1e-9, abs_tol=1e-9)
 
 
 def compile_reading(name: str, reading: Reading) -> Get:

@@ -20,6 +20,7 @@ class Step(StrictModel):
     inverter), `lease` (in the point's `unit`, s or min, rounded up; the time left, rounded down, in writes
     repeated until the next command), `reserve_pct`, `count` (grows by one per heartbeat). `percent_of`: as percent of
     the value of that point. `times` multiplies. `if_changed`: left out when the point is known to hold the value.
+    `bits`: only these bits of the point are written, the others as the point holds them then (`value` and `restore`).
     `together`: one request, consecutive registers or members of one body. `restore`: the value saved before the first
     write; `or_value` where none was saved. `keep`: the value the point holds now (for requests that set all of their
     members).
@@ -32,6 +33,7 @@ class Step(StrictModel):
     percent_of: Name | None = None
     times: float = 1.0
     if_changed: bool = False
+    bits: Annotated[int, Field(ge=1, le=0xFFFFFFFF)] | None = None
     together: tuple["Step", ...] = ()
     restore: Name | None = None
     keep: Name | None = None
@@ -50,13 +52,29 @@ class Step(StrictModel):
             yield "value, null and from belong to write"
         if self.source is None and (self.percent_of is not None or self.times != 1.0):
             yield "percent_of and times belong to from"
+        if self.bits is not None:
+            yield from _bits_faults(self.bits, self.value if self.restore is None else self.or_value, self)
         if any(step.together or step.wait_s is not None for step in self.together):
             yield "together: write, restore and keep only"
+
+    def held(self) -> list[str]:
+        """Points of which this step writes a part, or what they hold."""
+        own = [name for name in (self.write, self.restore) if name is not None and self.bits is not None]
+        own += [self.keep] if self.keep is not None else []
+        return own + [name for step in self.together for name in step.held()]
 
     def touched(self) -> list[str]:
         """Points this step writes."""
         own = [name for name in (self.write, self.restore, self.keep) if name is not None]
         return own + [name for step in self.together for name in step.touched()]
+
+
+def _bits_faults(bits: int, value: Scalar | None, step: Step) -> Iterator[str]:
+    """What makes no sense of a step's `bits`, of which it sets those of `value`."""
+    if (step.write is None or value is None) and step.restore is None:
+        yield "bits belong to write with a value, and to restore"
+    if value is not None and (type(value) is not int or value & ~bits):
+        yield f"bits: {value!r} has others than {bits:#x}"
 
 
 class Heartbeat(StrictModel):
@@ -75,9 +93,9 @@ class Control(StrictModel):
     control episode. `begin` once per episode, then `discharge`, `charge`, `hold` or `block` (no discharge, charging
     left to the product's own mode); each is repeated whole as refresh. `release` ends control (`stop_only`: by writing
     no more). `reserve` sets the backup reserve. `step_w`: setpoints are cut to whole steps towards 0; below
-    `setpoint_w_min` it is a hold. `apart`: points that must never share a request. `settle_s` before a write is read
-    back: shorter than `follow_s`, else it would be written anew before it was read. (How long the battery's power takes
-    is in `facts`.)"""
+    `setpoint_w_min` it is a hold. `switch_first`: why values must be set after what switches control on. `apart`:
+    points that must never share a request. `settle_s` before a write is read back: shorter than `follow_s`, else it
+    would be written anew before it was read. (How long the battery's power takes is in `facts`.)"""
 
     domain: Literal["battery_ac", "battery_dc", "inverter_ac", "grid_connection"]
     needs: tuple[Match, ...] = ()
@@ -93,6 +111,7 @@ class Control(StrictModel):
     follow_s: Annotated[float, Field(gt=0, le=60)] | None = None
     step_w: Annotated[float, Field(gt=0, le=1000)] = 1.0
     setpoint_w_min: Annotated[float, Field(ge=0, le=10_000)] = 0.0
+    switch_first: str = ""
     apart: tuple[tuple[Name, Name], ...] = ()
     settle_s: Annotated[float, Field(ge=0, le=30)] = 0.0
     interval_s_min: Annotated[float, Field(ge=0, le=600)] = 0.0

@@ -5,6 +5,7 @@ that is a sentinel, or a value outside `range`, is unknown; nothing is clamped.
 """
 
 import json
+import math
 import re
 from collections.abc import Iterator
 from enum import StrEnum
@@ -60,13 +61,14 @@ JSON_TYPES = (PointType.TEXT, PointType.NUMBER, PointType.INTEGER, PointType.BOO
 
 
 class WriteTo(StrictModel):
-    """How a point that is no register is written.
+    """How a point is written where that is not where it is read.
 
-    HTTP: `method` and `path`, the value as member `key` of a JSON body (`constants` beside it) or, without a key, as
-    the last segment of the path. MQTT: `topic`, the value as member `key` of a JSON object or, without a key, as the
-    bare payload; never retained. `as_text`: numbers are written as JSON strings.
+    Modbus: `register`. HTTP: `method` and `path`, the value as member `key` of a JSON body (`constants` beside it) or,
+    without a key, as the last segment of the path. MQTT: `topic`, the value as member `key` of a JSON object or,
+    without a key, as the bare payload; never retained. `as_text`: numbers are written as JSON strings.
     """
 
+    address: Annotated[int, Field(ge=0, le=65535)] | None = Field(default=None, alias="register")
     method: Literal["POST", "PUT"] | None = None
     path: HttpPath | None = None
     topic: TopicPattern | None = None
@@ -76,8 +78,10 @@ class WriteTo(StrictModel):
     qos: Literal[0, 1] = 1
 
     def faults(self) -> Iterator[str]:
-        if (self.path is None) == (self.topic is None):
-            yield "exactly one of path (HTTP) and topic (MQTT)"
+        if sum(place is not None for place in (self.address, self.path, self.topic)) != 1:
+            yield "exactly one of register (Modbus), path (HTTP) and topic (MQTT)"
+        if self.address is not None and (self.key is not None or self.as_text):
+            yield "key and as_text belong to path and topic"
         if (self.path is None) != (self.method is None):
             yield "method belongs to path, and path needs it"
         if self.constants and self.key is None:
@@ -102,6 +106,7 @@ class Point(StrictModel):
     `fallback`: a point whose value this one has while it is not there itself; what is there and not understood has
     none.
 
+    `range`: plausible values; `accepts`: those that the product takes, where they are fewer.
     `access` w = cannot be read back. `storage` of what is written: `stored` wears flash, so a day has at most
     `writes_per_day_max` writes of it. `readback_s`: reads show the old value for so long after a write; None = a
     read never proves a write.
@@ -132,6 +137,7 @@ class Point(StrictModel):
     scale_factor: Name | None = None
     sentinels: tuple[int, ...] = ()
     range: tuple[float, float] | None = None
+    accepts: tuple[float, float] | None = None
     unit: str = ""
     sign: Sign | None = None
     fallback: Name | None = None
@@ -158,8 +164,9 @@ class Point(StrictModel):
             yield f"type: {self.type.value} belongs to registers; here {', '.join(JSON_TYPES)}"
         if (self.words is not None) != (on_registers and self.type is PointType.TEXT):
             yield "words belongs to a text in registers, and such a text needs it"
-        if on_registers and self.write is not None:
-            yield "write: a register is written where it is read"
+        elsewhere = self.write is not None and self.write.address is not None
+        if self.write is not None and (elsewhere != on_registers or self.access == "r"):
+            yield "write: says where a point that is written goes, a register to a register"
         if not on_registers and (self.access == "r") != (self.write is None):
             yield "access and write: what is written says where"
         if self.access != "r" and self.storage is None:
@@ -172,8 +179,15 @@ class Point(StrictModel):
             yield "scale: 0 would erase the value"
         if self.fallback is not None and self.access != "r":
             yield "fallback: belongs to what is only read"
+        yield from self._range_faults()
+
+    def _range_faults(self) -> Iterator[str]:
         if self.range is not None and self.range[0] > self.range[1]:
             yield "range: the lower end comes first"
+        if self.accepts is not None:
+            low, high = self.range or (-math.inf, math.inf)
+            if self.access == "r" or not low <= self.accepts[0] <= self.accepts[1] <= high:
+                yield "accepts: of a point that is written, the lower end first, within range"
 
     def _model_faults(self) -> Iterator[str]:
         if (self.model is None) != (self.offset is None):
@@ -194,6 +208,11 @@ class Point(StrictModel):
     def register_count(self) -> int:
         """How many registers the point has; 0 if it is not made of registers."""
         return REGISTERS.get(self.type, self.words or 0)
+
+    @property
+    def taken(self) -> tuple[float, float] | None:
+        """The values that the product takes; None = whatever its type holds."""
+        return self.accepts or self.range
 
     @property
     def document(self) -> str:

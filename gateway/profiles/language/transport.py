@@ -91,7 +91,9 @@ class ModbusSection(StrictModel):
     register in `split_at`; `forbidden` ranges (first, last) are never touched. `spacing_s` between requests, `rest_s`
     after a connect, `idle_s_max` the longest silence the device keeps the connection through. `write_answer` malformed:
     the device confirms writes with bytes that are not what the protocol says (the function alone is believed).
-    `busy_codes` are exceptions that mean "try later" (`busy_retries` times after `busy_wait_s`)."""
+    `busy_codes` are exceptions that mean "try later" (`busy_retries` times after `busy_wait_s`). `refusal_codes`: those
+    of them that a device gives to a value it does not take, too: a write is refused by one if a read is answered right
+    after it."""
 
     port: Annotated[int, Field(ge=1, le=65535)] = 502
     units: dict[Name, UnitId]
@@ -109,6 +111,7 @@ class ModbusSection(StrictModel):
     timeouts_to_reconnect: Annotated[int, Field(ge=1, le=10)] = 3
     idle_s_max: Seconds | None = None
     busy_codes: tuple[Annotated[int, Field(ge=1, le=255)], ...] = (5, 6)
+    refusal_codes: tuple[Annotated[int, Field(ge=1, le=255)], ...] = ()
     busy_retries: Annotated[int, Field(ge=0, le=10)] = 2
     busy_wait_s: Seconds = 0.5
     reconnect_after_reply_errors: Annotated[int, Field(ge=1, le=10)] = 3
@@ -117,6 +120,8 @@ class ModbusSection(StrictModel):
     def faults(self) -> Iterator[str]:
         if "main" not in self.units:
             yield "units: `main` is missing"
+        if not set(self.refusal_codes) <= set(self.busy_codes):
+            yield "refusal_codes: every other code than busy_codes is a refusal anyway"
 
 
 class Auth(StrictModel):

@@ -350,3 +350,12 @@ def test_fallback_that_is_not_understood_leaves_the_point_so_too() -> None:
     values = with_fallback({"soc": Marker.MISSING, "second": (2000,)})
     assert values["soc"] is None
     assert values.unclear == {"soc", "second"}
+
+
+def test_value_that_the_product_does_not_take_is_refused_and_read_all_the_same() -> None:
+    found = codec("u16", scale=0.1, range=[0, 100], accepts=[0, 20], access="rw", storage="volatile")
+    with pytest.raises(Unwritable, match="30 is outside 0 to 20"):
+        found.encode(30.0, {})
+    assert found.encode(20.0, {}) == (200,)
+    assert decoded(found, (300,)) == (30.0, "")
+    assert found.encode(30.0, {}, owners=True) == (300,), "the product held it before"

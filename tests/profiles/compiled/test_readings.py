@@ -110,7 +110,9 @@ def test_reading_faults_are_bits_in_order_and_unknown_points_show_none() -> None
 @pytest.mark.parametrize(
     ("match", "value", "expected"),
     [
-        ({"equals": [4]}, 4.0, True), ({"equals": [4]}, 4.5, False), ({"equals": [0.1]}, 0.1 + 1e-12, True),
+        ({"equals": [4]}, 4.0, True), ({"equals": [4]}, 4.5, False),
+        ({"equals": [4_000_000_000]}, 4_000_000_001.0, False), ({"equals": [4_000_000_000]}, 4e9, True),
+        ({"equals": [0.1]}, 0.1 + 1e-12, True),
         ({"equals": ["4"]}, 4.0, False), ({"equals": [4]}, "4", False), ({"equals": [1]}, True, False),
         ({"equals": [True]}, True, True), ({"equals": [True]}, 1.0, False), ({"equals": [False]}, False, True),
         ({"equals": ["a", "b"]}, "b", True), ({"begins": ["H3-", "AC"]}, "H3-5.0", True),

@@ -190,6 +190,20 @@ async def test_obey_journal_fails_nothing_is_written(bench: Bench) -> None:
     assert bench.device.told == []
 
 
+async def test_setting_that_could_not_be_restored_keeps_the_device_from_being_steered_and_says_so() -> None:
+    bench = Bench(PROFILE.replace("mode: {register: 10,", "mode: {register: 10, range: [0, 4],"))
+    bench.device.registers["mode"] = 5
+    await bench.poll()
+    delivery, result, why = await bench.tell(CommandOp.SETPOINT, 1000)
+    assert (delivery, result) == (WriteOutcome.REFUSED, CommandResult.REFUSED)
+    assert why == "mode is 5, which is none of the values known, so it could not be restored"
+    assert bench.device.told == []
+    bench.device.registers["mode"] = 4
+    assert (await bench.tell(CommandOp.SETPOINT, 1000))[1] is CommandResult.APPLIED
+    await bench.tell(CommandOp.RELEASE)
+    assert bench.device.registers["mode"] == 4
+
+
 async def test_obey_refresh_writes_the_whole_sequence_again_but_no_stored_value(bench: Bench) -> None:
     await bench.tell(CommandOp.SETPOINT, 1000)
     bench.device.told.clear()

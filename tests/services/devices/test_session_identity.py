@@ -136,6 +136,16 @@ async def test_session_model_that_only_begins_like_the_product_is_not_written_an
         assert told_by_rest(session) == SessionState(state="quarantined", why=session.why, variant="")
 
 
+async def test_session_command_that_is_not_carried_out_is_told_with_its_reason_by_rest() -> None:
+    async with session_with("foxess-h3", FoxessH3(make_plant())) as (session, _):
+        await until(lambda: session.state is SessionPhase.READY)
+        assert await session.command(setpoint(1_000_000)) is WriteOutcome.REFUSED
+        state = told_by_rest(session)
+        assert state is not None
+        assert state.not_done.keys() == {"setpoint"}
+        assert state.not_done["setpoint"].startswith("remote_power: ")
+
+
 async def test_session_refused_device_that_is_lost_and_found_is_told_of_only_when_its_reason_changes(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
