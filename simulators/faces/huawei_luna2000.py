@@ -2,7 +2,7 @@
 
 Sources: wlcrs/huawei-solar-lib `registers.py`, `bridge.py` (1.5 s rest, 50 ms between requests, 64 registers a read,
 gaps of up to 16 joined, busy and permission codes); evcc-io/evcc `templates/definition/meter/huawei-sun2000-*.yaml`
-(forced periods, release). Client code by third parties.
+(forced periods, release) and issue 31595 (without a meter 37100 and 37113 read 0). Client code by third parties.
 
 What no source says is the more dangerous choice here: a new power counts from the next start command only, a period of
 0 minutes never ends, a period ends on the product's own minute, up to one late, a forced command survives a reboot and
@@ -314,7 +314,7 @@ class HuaweiLuna2000:
         plant, online = self.plant, self.meter_online
         image.u16(37100, online)
         image.u16(37125, 1)
-        image.i32(37113, -plant.grid_w if online else NO_I32)
+        image.i32(37113, -plant.grid_w if online else 0)
         image.i32(37119, plant.exported_wh / (-10 if self._export_negative else 10) if online else NO_I32)
         image.i32(37121, plant.imported_wh / 10 if online else NO_I32)
         for i, phase_w in enumerate(thirds(-plant.grid_w)):

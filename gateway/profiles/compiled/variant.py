@@ -14,6 +14,7 @@ from gateway.domain.types import CLEAR, Unclear
 from gateway.profiles.compiled.points import DecodeCounts, PointCodec, Read, Value, Values, decode_all
 from gateway.profiles.compiled.readings import compile_doubt, compile_reading, holds, mismatch
 from gateway.profiles.compiled.sequences import Action, Quantities, actions
+from gateway.profiles.compiled.validity import drop_invalid
 from gateway.profiles.language.base import EvidenceTag
 from gateway.profiles.language.control import Control, Step, Watchdog
 from gateway.profiles.language.points import Point, Term
@@ -57,6 +58,7 @@ class ProductVariant:
             )
             for name, point in self.points.items()
         }
+        self._guarded = {name: point for name, point in self.points.items() if point.guards}
         # Scale factors are decoded before what they scale.
         factors = {point.scale_factor for point in self.points.values()}
         self._order = sorted(self.codecs.values(), key=lambda codec: codec.name not in factors)
@@ -113,11 +115,13 @@ class ProductVariant:
         identity = self.document.identity
         rules = (*identity.rules, *identity.excludes) if identity is not None else ()
         asked = [rule.point for rule in (*rules, *chain.from_iterable(o.when for o in self.document.overlays))]
+        asked += [guard.point for name in asked if name in self.points for guard in self.points[name].guards]
         return tuple(dict.fromkeys((*self.groups["once"], *(name for name in asked if name in self.points))))
 
     def decode(self, raws: Mapping[str, Read], values: dict[str, Value]) -> None:
-        """Decode raw values into `values`."""
+        """Decode raw values into `values`; what other points declare invalid is unknown."""
         decode_all(self._order, raws, values, self.counts)
+        drop_invalid(self._guarded, raws, values, self.counts)
 
     def canonical(self, values: Mapping[str, Value]) -> CanonicalReading:
         """The canonical reading of the values. Only `Values` record what was not understood."""

@@ -79,7 +79,8 @@ class Point(StrictModel):
     HTTP: `path` of a GET and `pointer` into its JSON. MQTT: `topic` and `pointer`. `as_text`: a number inside a JSON
     string. `null`, `missing` (key or document member absent) and `empty` (a payload of no bytes) are different facts:
     each says what it means: `off` = nothing is set (the value is false, and false is written as null), `gone` = the
-    device or service has left.
+    device or service has left. `valid_when`, `invalid_when`: what other points must say for the value to mean anything;
+    it is unknown unless all of the first hold, and unless one of the second is known not to.
 
     `access` w = cannot be read back. `storage` of what is written: `stored` wears flash, so a day has at most
     `writes_per_day_max` writes of it. `readback_s`: reads show the old value for so long after a write; None = a
@@ -110,6 +111,8 @@ class Point(StrictModel):
     scale_factor: Name | None = None
     sentinels: tuple[int, ...] = ()
     range: tuple[float, float] | None = None
+    valid_when: tuple["Match", ...] = ()
+    invalid_when: tuple["Match", ...] = ()
     unit: str = ""
     sign: Sign | None = None
 
@@ -162,6 +165,11 @@ class Point(StrictModel):
     @property
     def readable(self) -> bool:
         return self.access != "w"
+
+    @property
+    def guards(self) -> tuple["Match", ...]:
+        """What other points must say, or must not, for its value to mean anything."""
+        return (*self.valid_when, *self.invalid_when)
 
 
 class Term(StrictModel):
