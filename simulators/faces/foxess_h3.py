@@ -30,6 +30,12 @@ def _model(rated_w: float) -> str:
     return f"H3-{size_kw:.1f}-E"
 
 
+def model_words(image: Registers, model: str) -> None:
+    """The product's name: one character a register, and a space before it."""
+    for i, character in enumerate(f" {model}".ljust(MODEL_WORDS)[:MODEL_WORDS]):
+        image.u16(MODEL + i, ord(character))
+
+
 class FoxessH3:
     """The product. `timer_scale`: real length of its time-out per second set; `model`: what it says it is, "" = an H3
     of the next size."""
@@ -169,9 +175,7 @@ class FoxessH3:
         image = Registers()
         for at in (*range(31000, 31052), *range(32000, 32024), *range(41000, 41012)):
             image.u16(at, 0)
-        # one character a register, and a space before the name
-        for i, character in enumerate(f" {self.model}".ljust(MODEL_WORDS)[:MODEL_WORDS]):
-            image.u16(MODEL + i, ord(character))
+        model_words(image, self.model)
         pv_w = round(plant.pv_w)
         for at, string_w in ((31000, pv_w // 2), (31003, pv_w - pv_w // 2)):
             image.u16(at, 4000 if string_w else 0)

@@ -26,6 +26,7 @@ SITUATIONS: dict[str, tuple[float, dict[str, Any], int]] = {
 }
 # Points that show nothing while the product is in its own mode, and why.
 SILENT_POINTS = {
+    ("foxess-h1", "remote_timeout"): "0 until it is written for the first time, which is no time-out",
     ("foxess-h3", "remote_timeout"): "0 until it is written for the first time, which is no time-out",
     ("hoymiles-ms-a2", "ems_mode"): "published every five minutes only",
     ("victron-gx-modbus", "grid_setpoint"): "nothing is set",

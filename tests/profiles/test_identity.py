@@ -19,6 +19,8 @@ SAYS: dict[str, dict[str, Value]] = {
     "foxess-h3": {"model": "H3-10.0-E"},
     "fronius-gen24": {"maker": "Fronius", "model": "Symo GEN24 10.0", "modules": 4.0},
     "solaredge-storedge": {"maker": "SolarEdge"},
+    "foxess-h1": {"model": "H1-5.0-E"},
+    "foxess-h3-smart": {"model": "H3-10.0-Smart"},
     "goodwe-et": {"model": "GW10K-ET", "ems_there": 1.0},
     "huawei-luna2000": {"model": "SUN2000-5KTL-L1"},
     "tesla-powerwall": {"device_type": "teg"},
@@ -46,6 +48,20 @@ def test_identity_foxess_model_with_another_register_map_is_refused_with_what_it
     assert why == (
         f"model is {model!r}, expected one of 'H3-5.0-E', 'H3-6.0-E', 'H3-8.0-E', 'H3-9.9-E', 'H3-10.0-E', 'H3-12.0-E'"
     )
+
+
+FOXESS = {
+    "foxess-h1": ("H1-3.0", "H1-3.7-E", "H1-5.0-E", "H1-5.0-E-G2", "H1-6.0-E-G2"),
+    "foxess-h3": ("H3-5.0-E", "H3-9.9-E", "H3-12.0-E"),
+    "foxess-h3-smart": ("H3-10.0-Smart", "H3-12.0-SMART", "H3-Pro-20.0", "H3-12.0-M"),
+    "": ("H3", "H3-10.0-E-G2", "KH10.5", "AC1-5.0-E", ""),
+}
+
+
+@pytest.mark.parametrize(("wanted", "model"), [(name, model) for name, models in FOXESS.items() for model in models])
+def test_identity_of_every_foxess_model_is_taken_by_its_own_profile_alone(wanted: str, model: str) -> None:
+    taken = [name for name in FOXESS if name and not refused(name, model=model)]
+    assert taken == ([wanted] if wanted else [])
 
 
 @pytest.mark.parametrize(

@@ -39,14 +39,17 @@ class CanonicalReading:
 
 
 class ProductVariant:
-    """One variant of a product. `variant` is "" for the profile itself, else the overlay's name."""
+    """One variant of a product. `variant` is "" for the profile itself, else the overlay's name. `read_only`: why
+    nothing is written to it, "" = it may be."""
 
     def __init__(self, document: ProfileDocument, overlay: Overlay | None = None) -> None:
         self.document = document
         self.variant = overlay.name if overlay else ""
         self.points: dict[str, Point] = document.points | (overlay.points if overlay else {})
-        self.control: Control | None = (overlay.control if overlay else None) or document.control
-        self.watchdog: Watchdog | None = (overlay.watchdog if overlay else None) or document.watchdog
+        self.read_only = (overlay.read_only if overlay else "") or document.read_only
+        control, watchdog = (overlay.control, overlay.watchdog) if overlay else (None, None)
+        self.control: Control | None = None if self.read_only else control or document.control
+        self.watchdog: Watchdog | None = None if self.read_only else watchdog or document.watchdog
         readings = document.readings | (overlay.readings if overlay else {})
         section = document.modbus
         self.codecs = {
@@ -146,7 +149,9 @@ class ProductVariant:
         return [mismatch(rule, values) for rule in identity.rules if not holds(rule, values)] + others
 
     def unmet(self, values: Mapping[str, Value]) -> list[str]:
-        """Needs of control that the device does not meet, as text."""
+        """Why the device cannot be controlled as it is: it is read-only, or needs of control that it does not meet."""
+        if self.read_only:
+            return [f"read-only: {self.read_only}"]
         needs = self.control.needs if self.control is not None else ()
         return [mismatch(need, values) for need in needs if not holds(need, values)]
 

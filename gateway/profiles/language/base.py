@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 Key = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r'^[^\x00-\x1f"\\]+$')]
 TopicPattern = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_\-./{}]+$", max_length=200)]
+Reason = Annotated[str, StringConstraints(max_length=300)]
 Source = Annotated[str, StringConstraints(min_length=3, max_length=300)]
 
 

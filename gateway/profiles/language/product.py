@@ -10,7 +10,7 @@ from pydantic import AliasChoices, ConfigDict, Field, model_validator
 
 from gateway import former_names
 from gateway.domain.fleet.columns import SETTLE_S
-from gateway.profiles.language.base import Evidence, Name, StrictModel
+from gateway.profiles.language.base import Evidence, Name, Reason, StrictModel
 from gateway.profiles.language.control import Control, Watchdog
 from gateway.profiles.language.messages import Commands, Message
 from gateway.profiles.language.points import Identity, Match, Point, Reading
@@ -61,7 +61,7 @@ class Polling(StrictModel):
 
 class Overlay(StrictModel):
     """What differs on some firmware or model: taken when all of `when` hold after identification. Points, readings
-    and sections given here replace those of the same name."""
+    and sections given here replace those of the same name. `read_only`: why nothing is written to it."""
 
     name: Name
     when: tuple[Match, ...] = Field(min_length=1)
@@ -69,10 +69,17 @@ class Overlay(StrictModel):
     readings: dict[str, Reading] = Field(default_factory=dict)
     control: Control | None = None
     watchdog: Watchdog | None = None
+    read_only: Reason = ""
+
+    @model_validator(mode="after")
+    def _written_or_not(self) -> "Overlay":
+        if self.read_only and (self.control is not None or self.watchdog is not None):
+            raise ValueError("read_only: excludes control and watchdog")
+        return self
 
 
 class ProfileDocument(StrictModel):
-    """One product. The file's name is `<profile>.yaml`."""
+    """One product. The file's name is `<profile>.yaml`. `read_only`: why nothing is written to it."""
 
     language: Literal[1]
     profile: Name
@@ -94,6 +101,7 @@ class ProfileDocument(StrictModel):
     readings: dict[str, Reading] = Field(default_factory=dict)
     control: Control | None = None
     overlays: tuple[Overlay, ...] = Field(default=(), max_length=8)
+    read_only: Reason = ""
 
     @model_validator(mode="after")
     def _one_way(self) -> "ProfileDocument":
@@ -110,6 +118,8 @@ class ProfileDocument(StrictModel):
             raise ValueError("identity and readings: points need both")
         if not self.points and (self.readings or self.control or self.identity or self.overlays):
             raise ValueError("readings, control, identity and overlays belong to points")
+        if self.read_only and (self.commands is not None or self.control is not None):
+            raise ValueError("read_only: excludes commands and control")
         controlled = self.commands is not None or (self.control is not None and bool(self.control.discharge))
         if controlled != (self.watchdog is not None):
             raise ValueError("watchdog: " + ("missing" if controlled else "belongs to a product that is controlled"))

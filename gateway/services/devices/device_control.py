@@ -136,7 +136,7 @@ class DeviceControl:
         steps = variant.sequence(command.op, command.setpoint_w)
         stops = command.op is CommandOp.RELEASE and variant.control is not None and variant.control.stop_only
         if not steps and not stops:
-            return self._refuse(f"the product has no {command.op.name.lower()}")
+            return self._refuse(variant.read_only or f"the product has no {command.op.name.lower()}")
         try:
             if command.op in (CommandOp.SETPOINT, CommandOp.HOLD, CommandOp.BLOCK):
                 return await self._power(command, steps, variant, link)

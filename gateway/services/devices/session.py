@@ -237,6 +237,11 @@ class DeviceSession(Part):
         await self._link.open()
         return self._link
 
+    @property
+    def read_only(self) -> str:
+        """Why the model that answers is not written, "" = it may be."""
+        return self._variant.read_only
+
     def states(self) -> tuple[str, str, str]:
         """Maker, product and firmware as the device states them; "" where it does not."""
         return stated(self._target.document.identity, self.values)
