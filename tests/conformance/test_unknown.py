@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from gateway.domain.commands import CommandResult, WriteOutcome
+from gateway.domain.commands import CommandOp, CommandResult, WriteOutcome
 from gateway.domain.types import Mode
-from tests.conformance.rig import bench
+from simulators.faces.sonnen_v2 import SonnenV2
+from tests.conformance.rig import CODECS, bench
 
 REFUSED = (WriteOutcome.REFUSED, CommandResult.REFUSED)
 
@@ -61,3 +62,17 @@ async def test_grid_setpoint_that_is_over_leaves_the_product_in_its_own_mode() -
         rig.face.reboot()
         await rig.back()
         assert (await rig.fresh())["mode"] == Mode.SELF_CONSUMPTION
+
+
+async def test_owner_mode_that_nobody_listed_is_met_again_steered_and_restored() -> None:
+    """The maker sets mode 11 with its wall box."""
+    made = CODECS["sonnen-v2"], lambda plant: SonnenV2(plant, mode="11")
+    async with bench("sonnen-v2", product=made) as rig:
+        assert (await rig.fresh())["mode"] == Mode.OTHER
+        assert await rig.power(1_500) == rig.done
+        await rig.expect_w(1_500)
+        assert await rig.tell(CommandOp.RELEASE) == rig.done
+        assert rig.face.settings()["operating_mode"] == 11
+        rig.face.server.drop_all()
+        await rig.back()
+        assert (await rig.fresh())["mode"] == Mode.OTHER
