@@ -7,7 +7,7 @@ where the H3 keeps its values. Remote control is not simulated: these registers 
 
 from typing import ClassVar
 
-from simulators.faces.foxess_h3 import MIN_SOC, PACK_V, WORK_MODE, FoxessH3, model_words
+from simulators.faces.foxess_h3 import MIN_SOC_ON_GRID, PACK_V, WORK_MODE, FoxessH3, model_words
 from simulators.faces.modbus import ModbusRefused, Refusal, Registers
 from simulators.faces.plant import Plant
 from simulators.faces.upkeep import thirds
@@ -41,7 +41,7 @@ class FoxessH3Smart(FoxessH3):
             image.i32(39279 + 2 * i, thirds(plant.pv_w)[i] if i < 3 else 0)
         for at, value in ((46001, 0), (46002, 0), (46003, 0), (46004, 0)):
             image.u16(at, value)
-        for at, value in ((46609, 10), (46610, 100), (46611, self._stored[MIN_SOC])):
+        for at, value in ((46609, 10), (46610, 100), (46611, self._stored[MIN_SOC_ON_GRID])):
             image.u16(at, value)
         image.u16(49203, self._stored[WORK_MODE] + 1)
         return image
