@@ -45,7 +45,8 @@ BUS_V = 450.0
 
 class HuaweiLuna2000:
     """The product. `fc16_only`: storage settings refuse function 6 (seen on some firmware); `export_negative`: the
-    exported energy counts downwards from 0; `meter_online` may be changed at any time."""
+    exported energy counts downwards from 0; `meter_online` may be changed at any time, and
+    `second_part`: a second battery's part of the power; both units are told by themselves, and their sum."""
 
     profile: ClassVar[str] = "huawei-luna2000"
 
@@ -67,6 +68,7 @@ class HuaweiLuna2000:
         self.trouble = Trouble.NONE
         self.late_s = 0.0
         self.meter_online = True
+        self.second_part = 0.0
         self.model = model
         self.serial = f"HV{plant.index:010d}"
         self._unit = unit
@@ -289,9 +291,14 @@ class HuaweiLuna2000:
     def _storage(self, image: Registers) -> None:
         plant = self.plant
         image.u16(37000, 2)
-        image.i32(37001, -plant.battery_w)
+        second_w = plant.battery_w * self.second_part
+        skew_pct = min(5.0, plant.soc_pct, 100 - plant.soc_pct) if self.second_part else 0.0
+        image.i32(37001, second_w - plant.battery_w)
         image.u16(37003, BUS_V * 10)
-        image.u16(37004, plant.soc_pct * 10)
+        image.u16(37004, (plant.soc_pct + skew_pct) * 10)
+        image.u16(37738, (plant.soc_pct - skew_pct) * 10 if self.second_part else 0)
+        image.u16(37741, 2 if self.second_part else 0)
+        image.i32(37743, -second_w)
         image.u32(37007, plant.charge_w_max)
         image.u32(37009, plant.discharge_w_max)
         image.u16(37014, 0)

@@ -28,6 +28,7 @@ SITUATIONS: dict[str, tuple[float, dict[str, Any], int]] = {
 SILENT_POINTS = {
     ("foxess-h1", "remote_timeout"): "0 until it is written for the first time, which is no time-out",
     ("foxess-h3", "remote_timeout"): "0 until it is written for the first time, which is no time-out",
+    ("goodwe-et", "soc2"): "there is no second battery",
     ("hoymiles-ms-a2", "ems_mode"): "published every five minutes only",
     ("victron-gx-modbus", "grid_setpoint"): "nothing is set",
 }

@@ -29,7 +29,10 @@ VICTRON = {
 }  # fmt: skip
 SUNGROW = {"soc": 550, "battery_voltage": 2_560, "battery_power": 0, "battery_temp": 0}
 MAGNITUDE = {"power_flow": 0b1101, "battery_magnitude": 700, "soc": 550, "battery_voltage": 2_560}
-GOODWE = {"battery_mode": 1, "battery_power": 0, "soc": 55, "battery_temp": 210, "meter_status": 1, "meter_power": 0}
+GOODWE = {
+    "battery_mode": 1, "battery_power": 0, "battery2_power": 0, "soc": 55, "battery_temp": 210, "meter_status": 1,
+    "meter_power": 0,
+}  # fmt: skip
 FOXESS = {"battery_power": 0, "soc": 55, "battery_temp": 210}
 SIGENERGY = {"grid_sensor": 1, "grid_power": 0, "plant_power": 300, "soc": 550, "battery_power": 0}
 BATTERY = ("battery_w", "soc_pct")
