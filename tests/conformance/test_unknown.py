@@ -73,6 +73,6 @@ async def test_owner_mode_that_nobody_listed_is_met_again_steered_and_restored()
         await rig.expect_w(1_500)
         assert await rig.tell(CommandOp.RELEASE) == rig.done
         assert rig.face.settings()["operating_mode"] == 11
-        rig.face.server.drop_all()
+        rig.face.reboot()
         await rig.back()
         assert (await rig.fresh())["mode"] == Mode.OTHER

@@ -81,7 +81,8 @@ def test_zero_of_a_device_that_does_not_know_is_unknown(
 @pytest.mark.parametrize("name", ["sonnen-v1", "sonnen-v2"])
 def test_zero_everywhere_of_a_product_that_has_just_started_is_unknown(name: str) -> None:
     said: dict[str, Raw] = dict.fromkeys(("soc", "battery_power", "load_power", "grid_power", "pv_power"), 0)
-    for changed, unknown in (({}, True), ({"load_power": 400}, False), ({"soc": 5}, False)):
+    changes: tuple[tuple[dict[str, Raw], bool], ...] = (({}, True), ({"load_power": 400}, False), ({"soc": 5}, False))
+    for changed, unknown in changes:
         values = Values()
         VARIANTS[name].decode(said | changed, values)
         found = VARIANTS[name].canonical(values).quantities
