@@ -61,8 +61,9 @@ class FoxessH3:
         self._timer_scale = timer_scale
         self._guards_min_soc = guards_min_soc
         self._setpoint_at_battery = setpoint_at_battery
-        self._stored = {WORK_MODE: SELF_USE, MIN_SOC: SOC_RANGE[0], MAX_SOC: 100}
-        self._stored[MIN_SOC_ON_GRID] = max(round(plant.reserve_pct), SOC_RANGE[0])
+        # the owner keeps as much of the battery for either
+        least_pct = max(round(plant.reserve_pct), SOC_RANGE[0])
+        self._stored = {WORK_MODE: SELF_USE, MIN_SOC: least_pct, MAX_SOC: 100, MIN_SOC_ON_GRID: least_pct}
         self._ram = dict.fromkeys((ENABLE, TIMEOUT, POWER_HIGH, POWER_LOW), 0)
         self._left_s = 0.0
         self.server = ModbusServer(self, quiet_units=())

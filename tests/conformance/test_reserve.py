@@ -9,7 +9,7 @@ async def test_foxess_reserve_is_the_minimum_on_grid_and_leaves_the_backup_its_o
         assert (await rig.fresh())["reserve_pct"] == 25.0
         assert await rig.tell(CommandOp.RESERVE, reserve_pct=40.0) == rig.done
         settings = rig.face.settings()
-        assert (settings["min_soc_on_grid"], settings["min_soc"]) == (40.0, 10.0)
+        assert (settings["min_soc_on_grid"], settings["min_soc"]) == (40.0, 25.0)
         rig.batteries.islanded[:] = True
         await rig.go(3)
-        assert rig.plant.reserve_pct == 10.0
+        assert rig.plant.reserve_pct == 25.0

@@ -154,7 +154,7 @@ async def test_face_foxess_h3_reboot_after_writes_takes_effect_unanswered(face: 
     assert await peer.set(41000, 1) == 0
     with pytest.raises(ModbusException):
         await peer.set(41011, 40)
-    assert face.settings() == {"work_mode": 1, "min_soc": 10, "max_soc": 100, "min_soc_on_grid": 40}
+    assert face.settings() == {"work_mode": 1, "min_soc": 20, "max_soc": 100, "min_soc_on_grid": 40}
 
 
 async def test_face_foxess_h3_overwrite_returns_to_self_use(face: FoxessH3, peer: Peer) -> None:
