@@ -73,6 +73,7 @@ def _facts(document: ProfileDocument, product: PointProduct | None) -> ProductFa
         drift_pct_per_cycle=facts.drift_pct_per_cycle,
         cycles_per_day_max=facts.cycles_per_day_max,
         counter_step_wh=facts.counter_step_wh or (product.base.counter_step_wh if product is not None else None),
+        read_only=document.read_only,
         report_s=document.polling.live_s if product is not None else document.messages["live"].every_s,
     )
 

@@ -4,11 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from gateway.profiles.compiled.points import Value
+from gateway.domain.types import Mode, Unclear
+from gateway.profiles.compiled.points import Value, Values
 from gateway.profiles.compiled.variant import ProductVariant
 from gateway.profiles.loader import load_profiles
 
 ROOT = Path(__file__).parents[2]
+PLACE = {"address", "model", "offset", "block", "path", "topic", "pointer", "function", "unit_id"}
 PROGRAMS: dict[str, ProductVariant] = {
     name: codec.product.base
     for name, codec in load_profiles(ROOT / "device_profiles").items()
@@ -19,7 +21,13 @@ SAYS: dict[str, dict[str, Value]] = {
     "foxess-h3": {"model": "H3-10.0-E"},
     "fronius-gen24": {"maker": "Fronius", "model": "Symo GEN24 10.0", "modules": 4.0},
     "solaredge-storedge": {"maker": "SolarEdge"},
+    "foxess-h1": {"model": "H1-5.0-E"},
+    "foxess-h3-smart": {"model": "H3-10.0-Smart"},
     "goodwe-et": {"model": "GW10K-ET", "ems_there": 1.0},
+    "sma-sbs": {"device_class": 8007.0, "device_type": 9358.0},
+    "sonnen-v1": {"mode": "2"},
+    "sonnen-v2": {"software": "1.14.5", "operating_mode": "2"},
+    "victron-gx-modbus": {"ess_there": 2.0},
     "huawei-luna2000": {"model": "SUN2000-5KTL-L1"},
     "tesla-powerwall": {"device_type": "teg"},
     "sunspec-der": {"maker": "Example Storage", "ctrl_modes": 3.0, "wh_rating": 9_600.0, "soc": 0.0},
@@ -48,6 +56,20 @@ def test_identity_foxess_model_with_another_register_map_is_refused_with_what_it
     )
 
 
+FOXESS = {
+    "foxess-h1": ("H1-3.0", "H1-3.7-E", "H1-5.0-E", "H1-5.0-E-G2", "H1-6.0-E-G2"),
+    "foxess-h3": ("H3-5.0-E", "H3-9.9-E", "H3-12.0-E"),
+    "foxess-h3-smart": ("H3-10.0-Smart", "H3-12.0-SMART", "H3-Pro-20.0", "H3-12.0-M"),
+    "": ("H3", "H3-10.0-E-G2", "KH10.5", "AC1-5.0-E", ""),
+}
+
+
+@pytest.mark.parametrize(("wanted", "model"), [(name, model) for name, models in FOXESS.items() for model in models])
+def test_identity_of_every_foxess_model_is_taken_by_its_own_profile_alone(wanted: str, model: str) -> None:
+    taken = [name for name in FOXESS if name and not refused(name, model=model)]
+    assert taken == ([wanted] if wanted else [])
+
+
 @pytest.mark.parametrize(
     ("profile", "point", "good"),
     [
@@ -61,6 +83,65 @@ def test_identity_foxess_model_with_another_register_map_is_refused_with_what_it
 )
 def test_identity_of_every_model_of_the_product_is_taken(profile: str, point: str, good: tuple[str, ...]) -> None:
     assert [(said, refused(profile, **{point: said})) for said in good if refused(profile, **{point: said})] == []
+
+
+@pytest.mark.parametrize(
+    ("profile", "point", "said"),
+    [
+        ("sonnen-v1", "mode", "11"),
+        ("sonnen-v2", "operating_mode", "11"),
+        ("sonnen-v2", "operating_mode", "later"),
+        ("victron-gx-modbus", "ess_there", 4.0),
+        ("goodwe-et", "ems_there", 200.0),
+    ],
+)
+def test_identity_a_mode_that_nobody_listed_is_no_other_product(profile: str, point: str, said: Value) -> None:
+    assert refused(profile, **{point: said}) == []
+
+
+@pytest.mark.parametrize(("profile", "point"), [("sonnen-v1", "mode"), ("sonnen-v2", "operating_mode")])
+def test_identity_of_what_says_no_mode_at_all_is_refused(profile: str, point: str) -> None:
+    assert refused(profile, **{point: None}) != []
+
+
+def test_identity_rests_on_no_list_of_modes() -> None:
+    """A mode is what an owner or new firmware changes: no rule may list its values."""
+    listed = []
+    for name, program in PROGRAMS.items():
+        identity, mode = program.document.identity, program.document.readings.get("mode")
+        known = {program.points[point].model_dump_json(include=PLACE) for point in (mode.points() if mode else ())}
+        for rule in identity.rules if identity is not None else ():
+            if rule.equals and program.points[rule.point].model_dump_json(include=PLACE) in known:
+                listed.append(f"{name}: {rule.point}")
+    assert listed == []
+
+
+@pytest.mark.parametrize("device_type", [9326.0, 9356.0, 9358.0, 9359.0, 9362.0])
+def test_identity_sma_of_every_size_is_the_product(device_type: float) -> None:
+    assert refused("sma-sbs", device_type=device_type) == []
+
+
+@pytest.mark.parametrize(
+    ("profile", "values"),
+    [
+        ("sonnen-v1", {"mode": "11"}),
+        ("sonnen-v2", {"status_mode": "11"}),
+        ("victron-gx-modbus", {"ess_mode": 4.0, "setpoint_raw": 0.0}),
+        ("foxess-h3", {"remote_enable": 0.0, "work_mode": 12.0}),
+        ("foxess-h3-smart", {"remote_enable": 0.0, "work_mode": 12.0}),
+        ("sungrow-sh", {"ems_mode": 9.0}),
+        ("goodwe-et", {"ems_mode": 1.0, "owner_mode": 9.0}),
+        ("goodwe-et", {"ems_mode": 99.0, "owner_mode": 0.0}),
+        ("sigenergy-plant", {"remote_enable": 0.0, "ems_mode": 42.0}),
+        ("tesla-powerwall", {"real_mode": "later"}),
+    ],
+)
+def test_mode_that_nobody_listed_is_an_unknown_mode(profile: str, values: dict[str, Value]) -> None:
+    found = Values()
+    found.update(values)
+    reading = PROGRAMS[profile].canonical(found)
+    assert reading.quantities["mode"] == Mode.OTHER
+    assert not reading.unclear & Unclear.MODE
 
 
 @pytest.mark.parametrize(

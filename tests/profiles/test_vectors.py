@@ -59,7 +59,8 @@ class Sample(StrictModel):
 
 
 class Vector(StrictModel):
-    """One published sample. `units` and `levels` are those of the sample, `identity` points whose rules must hold."""
+    """One published sample. `units` and `levels` are those of the sample, `identity` points whose rules must hold,
+    `assumed` values of points that it lacks and on which what it has rests: a status, a second battery."""
 
     source: Source
     kind: Literal["capture", "maker", "library", "decoded"]
@@ -69,6 +70,7 @@ class Vector(StrictModel):
     levels: dict[Name, str] = Field(default_factory=dict)
     raw: Sample
     identity: tuple[Name, ...] = ()
+    assumed: Expected = Field(default_factory=dict)
     points: Expected = Field(default_factory=dict)
     readings: Expected = Field(default_factory=dict)
 
@@ -203,8 +205,13 @@ def disagreements(vector: Vector, product: PointProduct) -> list[str]:
         return ["points: nothing is expected"]
     sample, entries = sample_of(vector, variant)
     values = Values()
+    values.update({n: float(v) if type(v) is int else v for n, v in vector.assumed.items()})
     variant.decode({name: raw for name, (raw, _) in sample.items()}, values)
-    faults = [f"points: the sample has no {name}" for name in vector.points if name not in sample]
+    guards = {guard.point for name in vector.points for guard in variant.points[name].guards}
+    guards |= {point for name in vector.readings for point in variant.document.readings[name].points()}
+    wrong = [name for name in vector.assumed if name in sample or name not in guards]
+    faults = [f"assumed: {name} is in the sample, or nothing rests on it" for name in wrong]
+    faults += [f"points: the sample has no {name}" for name in vector.points if name not in sample]
     faults += _unused(vector, variant, sample, entries)
     for name, wanted in vector.points.items():
         if name in sample and not same(values[name], wanted):

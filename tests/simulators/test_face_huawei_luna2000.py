@@ -251,10 +251,10 @@ async def test_face_huawei_requests_in_haste_are_counted() -> None:
     await face.stop()
 
 
-async def test_face_huawei_meter_away_reads_as_unknown(face: HuaweiLuna2000, peer: Peer) -> None:
+async def test_face_huawei_meter_away_reads_as_0_and_says_so(face: HuaweiLuna2000, peer: Peer) -> None:
     face.meter_online = False
     assert await peer.number(37100) == 0
-    assert await peer.number(37113, "i32") == 0x7FFFFFFF
+    assert await peer.number(37113, "i32") == 0
 
 
 async def test_face_huawei_reserve_holds_only_in_its_own_mode() -> None:

@@ -140,6 +140,7 @@ class FleetView:
             restarted_s=self._fleet.restarts.age_s(slot, self._clock.now()),
             result=CommandResult(int(control.result[slot])).name.lower(),
             unclear=unclear_names(int(live.unclear[slot])),
+            read_only=self._fleet.read_only.get(slot),
             unreachable=self._unreachable(slot),
             session=self._session(slot),
             departing=self.departure(device.id),

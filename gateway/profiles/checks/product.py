@@ -56,8 +56,10 @@ def _variant_faults(document: ProfileDocument, overlay: Overlay | None) -> Itera
     points = document.points | (overlay.points if overlay else {})
     readings = document.readings | (overlay.readings if overlay else {})
     control = (overlay.control if overlay else None) or document.control
+    if overlay is not None and overlay.read_only:
+        control = None
     for name, point in points.items():
-        for fault in (*_point_faults(document, point), *_fallback_faults(point, points)):
+        for fault in (*_point_faults(document, point), *_fallback_faults(point, points), *_guard_faults(point, points)):
             yield f"points.{name}.{fault}"
     yield from factor_faults(points, document.modbus)
     for name in NEEDED:
@@ -184,6 +186,16 @@ def _fallback_faults(point: Point, points: dict[str, Point]) -> Iterator[str]:
         yield f"fallback: {point.fallback!r} has one itself"
     elif (other.unit, other.poll) != (point.unit, point.poll):
         yield f"fallback: {point.fallback!r} must have the same unit and poll"
+
+
+def _guard_faults(point: Point, points: dict[str, Point]) -> Iterator[str]:
+    """A value and what says whether it is valid are read in the same poll; live points are read in every poll."""
+    for key, matches in (("valid_when", point.valid_when), ("invalid_when", point.invalid_when)):
+        for i, match in enumerate(matches):
+            yield from (f"{key}.{i}.{fault}" for fault in _match_faults(match, points))
+            guard = points.get(match.point)
+            if guard is not None and guard.poll not in (point.poll, "live"):
+                yield f"{key}.{i}: {match.point!r} must be polled {point.poll} like what it speaks of, not {guard.poll}"
 
 
 def _path_faults(path: str | None) -> Iterator[str]:

@@ -16,7 +16,7 @@ def together(overlays: Sequence[Overlay]) -> Overlay:
             value = getattr(overlay, name)
             if isinstance(value, dict):
                 cells[name] = cells.get(name, {}) | value
-            elif value is not None:
+            elif value not in (None, ""):
                 cells[name] = value
     named = "+".join(overlay.name for overlay in overlays)
     when = tuple(chain.from_iterable(overlay.when for overlay in overlays))

@@ -320,6 +320,11 @@ def decode_all(
         if value is None and codec.point.fallback is not None and counts.not_understood == before:
             absent.append((codec.name, codec.point.fallback))
     for name, fallback in absent:
-        values[name] = values.get(fallback)
-        if isinstance(values, Values):
-            values.note(name, unclear=fallback in values.unclear, null=fallback in values.null)
+        fall_back(name, fallback, values)
+
+
+def fall_back(name: str, fallback: str, values: dict[str, Value]) -> None:
+    """Give a point that is not there what its fallback says."""
+    values[name] = values.get(fallback)
+    if isinstance(values, Values):
+        values.note(name, unclear=fallback in values.unclear, null=fallback in values.null)

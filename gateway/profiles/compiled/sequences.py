@@ -130,6 +130,9 @@ def _write(
     else:
         canonical = _quantity(step, quantities, codec, values)
         raw = codec.encode(canonical, values)
+        if step.instead_of_zero is not None and raw == _zero(codec, values):
+            canonical = codec.flip * step.instead_of_zero
+            raw = codec.encode(canonical, values)
         value = _wire(codec, canonical)
     return _written(codec, value, raw, values)
 

@@ -15,6 +15,7 @@ from gateway.profiles.compiled.overlays import combinations, together
 from gateway.profiles.compiled.points import DecodeCounts, PointCodec, Read, Value, Values, decode_all
 from gateway.profiles.compiled.readings import compile_doubt, compile_reading, holds, mismatch, other_build
 from gateway.profiles.compiled.sequences import Action, Quantities, actions
+from gateway.profiles.compiled.validity import drop_invalid
 from gateway.profiles.language.base import EvidenceTag
 from gateway.profiles.language.control import Control, Step, Watchdog
 from gateway.profiles.language.points import Point, Term
@@ -39,14 +40,17 @@ class CanonicalReading:
 
 
 class ProductVariant:
-    """One variant of a product. `variant` is "" for the profile itself, else its overlays' names, joined by + ."""
+    """One variant of a product. `variant` is "" for the profile itself, else its overlays' names, joined by + .
+    `read_only`: why nothing is written to it, "" = it may be."""
 
     def __init__(self, document: ProfileDocument, overlay: Overlay | None = None) -> None:
         document = self.document = document.under(overlay)
         self.variant = overlay.name if overlay else ""
         self.points: dict[str, Point] = document.points | (overlay.points if overlay else {})
-        self.control: Control | None = (overlay.control if overlay else None) or document.control
-        self.watchdog: Watchdog | None = (overlay.watchdog if overlay else None) or document.watchdog
+        self.read_only = (overlay.read_only if overlay else "") or document.read_only
+        control, watchdog = (overlay.control, overlay.watchdog) if overlay else (None, None)
+        self.control: Control | None = None if self.read_only else control or document.control
+        self.watchdog: Watchdog | None = None if self.read_only else watchdog or document.watchdog
         readings = document.readings | (overlay.readings if overlay else {})
         section = document.modbus
         self.codecs = {
@@ -58,6 +62,7 @@ class ProductVariant:
             )
             for name, point in self.points.items()
         }
+        self._guarded = {name: point for name, point in self.points.items() if point.guards}
         # Scale factors are decoded before what they scale.
         factors = {point.scale_factor for point in self.points.values()}
         self._order = sorted(self.codecs.values(), key=lambda codec: codec.name not in factors)
@@ -114,12 +119,15 @@ class ProductVariant:
         identity = self.document.identity
         rules = identity.matches if identity is not None else ()
         asked = [rule.point for rule in (*rules, *chain.from_iterable(o.when for o in self.document.overlays))]
-        names = dict.fromkeys((*self.groups["once"], *(name for name in asked if name in self.points)))
-        return tuple(dict.fromkeys((*names, *(other for name in names if (other := self.points[name].fallback)))))
+        names = [*self.groups["once"], *(name for name in asked if name in self.points)]
+        names += [other for name in names if (other := self.points[name].fallback) is not None]
+        names += [guard.point for name in names for guard in self.points[name].guards]
+        return tuple(dict.fromkeys(names))
 
     def decode(self, raws: Mapping[str, Read], values: dict[str, Value]) -> None:
-        """Decode raw values into `values`."""
+        """Decode raw values into `values`; what other points declare invalid is unknown."""
         decode_all(self._order, raws, values, self.counts)
+        drop_invalid(self._guarded, raws, values, self.counts)
 
     def canonical(self, values: Mapping[str, Value]) -> CanonicalReading:
         """The canonical reading of the values. Only `Values` record what was not understood."""
@@ -145,7 +153,9 @@ class ProductVariant:
         return wrong + others + other_build(identity.builds, values)
 
     def unmet(self, values: Mapping[str, Value]) -> list[str]:
-        """Needs of control that the device does not meet, as text."""
+        """Why the device cannot be controlled as it is: it is read-only, or needs of control that it does not meet."""
+        if self.read_only:
+            return [f"read-only: {self.read_only}"]
         needs = self.control.needs if self.control is not None else ()
         return [mismatch(need, values) for need in needs if not holds(need, values)]
 

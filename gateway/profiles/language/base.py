@@ -17,6 +17,7 @@ KEY_PATTERN = r'^[^\x00-\x1f"\\]+$'
 Key = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=KEY_PATTERN)]
 TOPIC_PATTERN = r"^[A-Za-z0-9_\-./{}]+$"
 TopicPattern = Annotated[str, StringConstraints(pattern=TOPIC_PATTERN, max_length=200)]
+Reason = Annotated[str, StringConstraints(max_length=300)]
 Source = Annotated[str, StringConstraints(min_length=3, max_length=300)]
 
 

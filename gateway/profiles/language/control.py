@@ -19,7 +19,8 @@ class Step(StrictModel):
     that gives the wanted battery power), `inverter_target_w` (+ = out: the setpoint plus the PV behind the same
     inverter), `lease` (in the point's `unit`, s or min, rounded up; the time left, rounded down, in writes
     repeated until the next command), `reserve_pct`, `count` (grows by one per heartbeat). `percent_of`: as percent of
-    the value of that point. `times` multiplies. `if_changed`: left out when the point is known to hold the value.
+    the value of that point. `times` multiplies. `instead_of_zero`: written where 0 would be, which the product takes
+    for "nothing is set". `if_changed`: left out when the point is known to hold the value.
     `bits`: only these bits of the point are written, the others as the point holds them then (`value` and `restore`).
     `together`: one request, consecutive registers or members of one body. `restore`: the value saved before the first
     write; `or_value` where none was saved. `keep`: the value the point holds now (for requests that set all of their
@@ -32,6 +33,7 @@ class Step(StrictModel):
     source: Quantity | None = Field(default=None, alias="from")
     percent_of: Name | None = None
     times: float = 1.0
+    instead_of_zero: float | None = None
     if_changed: bool = False
     bits: Annotated[int, Field(ge=1, le=0xFFFFFFFF)] | None = None
     together: tuple["Step", ...] = ()
@@ -50,8 +52,10 @@ class Step(StrictModel):
             yield "a write has exactly one of value, null and from"
         if self.write is None and any(given):
             yield "value, null and from belong to write"
-        if self.source is None and (self.percent_of is not None or self.times != 1.0):
-            yield "percent_of and times belong to from"
+        if self.source is None and (self.percent_of, self.times, self.instead_of_zero) != (None, 1.0, None):
+            yield "percent_of, times and instead_of_zero belong to from"
+        if self.instead_of_zero == 0:
+            yield "instead_of_zero: must not be 0"
         if self.bits is not None:
             yield from _bits_faults(self.bits, self.value if self.restore is None else self.or_value, self)
         if any(step.together or step.wait_s is not None for step in self.together):

@@ -101,7 +101,8 @@ class Point(StrictModel):
     where several are, nobody knows which is meant, and the value is not understood. `as_text`: a number inside a JSON
     string. `null`, `missing` (key or document member absent) and `empty` (a payload of no bytes) are different facts:
     each says what it means: `off` = nothing is set (the value is false, and false is written as null), `gone` = the
-    device or service has left.
+    device or service has left. `valid_when`, `invalid_when`: what other points must say for the value to mean anything;
+    it is unknown unless all of the first hold, and unless one of the second is known not to.
 
     `fallback`: a point whose value this one has while it is not there itself; what is there and not understood has
     none.
@@ -138,6 +139,8 @@ class Point(StrictModel):
     sentinels: tuple[int, ...] = ()
     range: tuple[float, float] | None = None
     accepts: tuple[float, float] | None = None
+    valid_when: tuple["Match", ...] = ()
+    invalid_when: tuple["Match", ...] = ()
     unit: str = ""
     sign: Sign | None = None
     fallback: Name | None = None
@@ -223,6 +226,11 @@ class Point(StrictModel):
     @property
     def readable(self) -> bool:
         return self.access != "w"
+
+    @property
+    def guards(self) -> tuple["Match", ...]:
+        """What other points must say, or must not, for its value to mean anything."""
+        return (*self.valid_when, *self.invalid_when)
 
 
 _VERSION = re.compile(r"[A-Za-z]*[ ._-]?([0-9]{1,9}(?:[._-][0-9]{1,9})*)")

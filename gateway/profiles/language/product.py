@@ -11,7 +11,7 @@ from pydantic import AliasChoices, ConfigDict, Field
 
 from gateway import former_names
 from gateway.domain.fleet.columns import SETTLE_S
-from gateway.profiles.language.base import Evidence, Name, StrictModel
+from gateway.profiles.language.base import Evidence, Name, Reason, StrictModel
 from gateway.profiles.language.control import Control, Watchdog
 from gateway.profiles.language.messages import Commands, Message
 from gateway.profiles.language.points import Identity, Match, Point, Reading
@@ -63,7 +63,7 @@ class Polling(StrictModel):
 class Overlay(StrictModel):
     """What differs on some firmware or model: taken when all of `when` hold after identification. Points, readings
     and sections given here replace those of the same name; of several overlays that hold, later ones replace what
-    earlier ones gave."""
+    earlier ones gave. `read_only`: why nothing is written to it, whatever other overlays give."""
 
     name: Name
     when: tuple[Match, ...] = Field(min_length=1)
@@ -73,10 +73,15 @@ class Overlay(StrictModel):
     http: HttpSection | None = None
     control: Control | None = None
     watchdog: Watchdog | None = None
+    read_only: Reason = ""
+
+    def faults(self) -> Iterator[str]:
+        if self.read_only and (self.control is not None or self.watchdog is not None):
+            yield "read_only: excludes control and watchdog"
 
 
 class ProfileDocument(StrictModel):
-    """One product. The file's name is `<profile>.yaml`."""
+    """One product. The file's name is `<profile>.yaml`. `read_only`: why nothing is written to it."""
 
     language: Literal[1]
     profile: Name
@@ -98,6 +103,7 @@ class ProfileDocument(StrictModel):
     readings: dict[str, Reading] = Field(default_factory=dict)
     control: Control | None = None
     overlays: tuple[Overlay, ...] = Field(default=(), max_length=8)
+    read_only: Reason = ""
 
     def faults(self) -> Iterator[str]:
         if bool(self.messages) == bool(self.points):
@@ -113,6 +119,8 @@ class ProfileDocument(StrictModel):
             yield "identity and readings: points need both"
         if not self.points and (self.readings or self.control or self.identity or self.overlays):
             yield "readings, control, identity and overlays belong to points"
+        if self.read_only and (self.commands is not None or self.control is not None):
+            yield "read_only: excludes commands and control"
         for i, overlay in enumerate(self.overlays):
             for name, own in (("modbus", overlay.modbus), ("http", overlay.http)):
                 if own is not None and name != self.transport:

@@ -150,7 +150,7 @@ class DeviceControl:
         steps = variant.sequence(command.op, command.setpoint_w)
         stops = command.op is CommandOp.RELEASE and variant.control is not None and variant.control.stop_only
         if not steps and not stops:
-            return self._refuse(f"the product has no {command.op.name.lower()}")
+            return self._refuse(variant.read_only or f"the product has no {command.op.name.lower()}")
         try:
             if command.op in (CommandOp.SETPOINT, CommandOp.HOLD, CommandOp.BLOCK):
                 return await self._power(command, steps, variant, link)
@@ -181,10 +181,9 @@ class DeviceControl:
             settings, why = owners_settings(control.saves, found, self._values, variant)
             if why:
                 return self._refuse(why)
-            why = await self._saved.save(settings)
-            self._stats.saved += not why
-            if why:
+            if why := await self._saved.save(settings):
                 return Done(delivery=WriteOutcome.NOT_SENT, result=CommandResult.NONE, why=why)
+            self._stats.saved += 1
         todo = self._actions(sequence, command, variant)
         written: list[PointWrite] = []
         # The device's own timer may start with the first write.
@@ -438,8 +437,7 @@ class DeviceControl:
         self._tell_once("a heartbeat was refused", why)
 
     def _tell_once(self, what: str, why: str) -> None:
-        """Log why something that repeats by itself is not done, once until it is done again ("" = it was) or for
-        another reason."""
+        """Log once why something that repeats by itself is not done, "" = it was."""
         if self._not_repeated.is_news(what, why):
             log.warning(what, extra={"device": self._device, "error": why})
 

@@ -113,6 +113,13 @@ SIGNLESS: Raw = {"register": 500, "type": "u16", "unit": "W", "access": "w", "st
         (MODBUS, lambda raw: in_model(raw, factor=4, model=104), "points.battery_power.scale_factor: 'power_sf' must"),
         (MODBUS, points(power_sf={"poll": "once"}, timeout={"scale_factor": "power_sf", "access": "w"}),
          "points.timeout.scale_factor: 'power_sf' must be polled: what it scales"),
+        # a value and what says whether it is valid are read together
+        (MODBUS, point("soc", valid_when=[{"point": "work_mode", "above": 0}]),
+         "points.soc.valid_when.0: 'work_mode' must be polled live like what it speaks of, not slow"),
+        (MODBUS, point("soc", invalid_when=[{"point": "nowhere", "equals": [0]}]),
+         "points.soc.invalid_when.0.point: 'nowhere' is not a point"),
+        (MODBUS, points(setpoint={"access": "w"}, soc={"valid_when": [{"point": "setpoint", "above": 0}]}),
+         "points.soc.valid_when.0.point: 'setpoint' cannot be read"),
         # readings
         (MODBUS, lambda raw: raw["readings"].update(volts={"point": "soc"}), "readings.volts: not a reading"),
         (MODBUS, lambda raw: raw["readings"]["soc_pct"].update(point="nowhere"), "readings.soc_pct: 'nowhere' is not"),

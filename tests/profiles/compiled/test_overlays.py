@@ -42,3 +42,15 @@ def test_overlays_that_hold_at_once_keep_the_section_that_one_of_them_has() -> N
         assert found.document.modbus is not None
         assert (found.document.modbus.units["main"], found.document.modbus.registers_max) == (7, 100)
         assert "readings" in found.variant
+
+
+def test_overlay_that_is_read_only_is_so_whatever_holds_beside_it() -> None:
+    overlays: list[dict[str, object]] = [
+        {"name": "unknown-map", "when": [{"point": "serial", "begins": ["SM"]}], "read_only": "unknown registers"},
+        {"name": "firmware", "when": [{"point": "soc", "above": 10}],
+         "readings": {"soc_pct": {"point": "soc", "range": [0, 60]}}},
+    ]  # fmt: skip
+    for order in (overlays, overlays[::-1]):
+        found = product(*order).variant({"soc": 55.0, "serial": "SM1"})
+        assert (found.read_only, found.control) == ("unknown registers", None)
+        assert found.takes_setpoints is False

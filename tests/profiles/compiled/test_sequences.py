@@ -50,6 +50,14 @@ def test_sequence_keeps_its_order_with_waits_between() -> None:
 
 
 @pytest.mark.parametrize(
+    ("target_w", "raw"), [(0.0, 1), (-0.0, 1), (0.7, 1), (-0.7, 1), (-1.0, 1), (1.0, 65535), (300.0, 65236)]
+)
+def test_write_of_a_zero_that_means_nothing_is_set_is_the_value_in_its_place(target_w: float, raw: int) -> None:
+    step = {"write": "power", "from": "grid_target_w", "instead_of_zero": 1}
+    assert done(step, grid_target_w=target_w) == [[("power", (raw,))]]
+
+
+@pytest.mark.parametrize(
     ("step", "quantities", "raw"),
     [
         ({"write": "power", "from": "setpoint_w"}, {"setpoint_w": -1000.0}, 1000),
