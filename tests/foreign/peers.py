@@ -31,12 +31,17 @@ class Foreign:
     reads: tuple[str, ...]
     steers: bool = False
     environment: str = ".venv-foreign"
-    face: dict[str, Any] = field(default_factory=dict)
-    asks: dict[str, Any] = field(default_factory=dict)
+    face: dict[str, Any] = field(default_factory=dict, hash=False)
+    asks: dict[str, Any] = field(default_factory=dict, hash=False)
 
     @property
     def python(self) -> Path:
         return ROOT / self.environment / "bin" / "python"
+
+    @property
+    def on_registers(self) -> bool:
+        """Whether the product speaks Modbus, where a mistake can be put between it and the library."""
+        return self.profile != "tesla-powerwall"
 
     def needed(self) -> None:
         """Skip, aloud, where the environment was not made (`make foreign-ready`) or a program is missing."""

@@ -3,7 +3,7 @@
 from typing import Any
 
 import talk
-from huawei_solar import create_device_instance, create_tcp_client
+from huawei_solar import AsyncHuaweiSolarClient, create_device_instance, create_tcp_client
 from huawei_solar import register_names as rn
 from huawei_solar import register_values as rv
 
@@ -19,8 +19,13 @@ NAMES = [
 ]
 
 
+async def connected(host: str, port: int) -> AsyncHuaweiSolarClient:
+    """Without the rests that a real dongle needs."""
+    return create_tcp_client(host, port=port, unit_id=1, wait_after_connect=0, wait_between_requests=0)
+
+
 async def read(host: str, port: int) -> dict[str, Any]:
-    device = await create_device_instance(create_tcp_client(host, port=port, unit_id=1))
+    device = await create_device_instance(await connected(host, port))
     try:
         told = {name: result.value for name, result in (await device.batch_update(NAMES)).items()}
         return {
@@ -40,7 +45,7 @@ async def read(host: str, port: int) -> dict[str, Any]:
 
 async def steer(host: str, port: int, power_w: int) -> dict[str, Any]:
     """+ = discharge; power and period first, the command last."""
-    device = await create_device_instance(create_tcp_client(host, port=port, unit_id=1))
+    device = await create_device_instance(await connected(host, port))
     try:
         out = power_w >= 0
         if not out:
@@ -56,7 +61,7 @@ async def steer(host: str, port: int, power_w: int) -> dict[str, Any]:
 
 
 async def release(host: str, port: int) -> dict[str, Any]:
-    device = await create_device_instance(create_tcp_client(host, port=port, unit_id=1))
+    device = await create_device_instance(await connected(host, port))
     try:
         await device.set(rn.STORAGE_FORCIBLE_CHARGE_DISCHARGE_WRITE, rv.StorageForcibleChargeDischarge.STOP)
         return {}
