@@ -3,9 +3,11 @@
 import asyncio
 import json
 import shutil
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -36,7 +38,7 @@ class Foreign:
 
     @property
     def python(self) -> Path:
-        return ROOT / self.environment / "bin" / "python"
+        return ROOT / self.environment / "bin" / "python" if self.environment else Path(sys.executable)
 
     @property
     def on_registers(self) -> bool:
@@ -56,6 +58,8 @@ class Foreign:
         return product
 
 
+# the Python that runs the tests; its libraries are in the lock file
+OURS = ""
 ALL = ("soc_pct", "battery_w", "grid_w")
 FOREIGN = (
     Foreign(library="foxess-modbus 0.1.0", script="foxess_modbus_h3", profile="foxess-h3", reads=ALL),
@@ -65,6 +69,21 @@ FOREIGN = (
         profile="fronius-gen24",
         reads=("soc_pct", "battery_w"),
         steers=True,
+    ),
+    Foreign(
+        library=f"goodwe {version('goodwe')}",
+        script="goodwe_et",
+        profile="goodwe-et",
+        reads=ALL,
+        steers=True,
+        environment=OURS,
+    ),
+    Foreign(
+        library=f"pysunspec2 {version('pysunspec2')}",
+        script="pysunspec2_der",
+        profile="sunspec-der",
+        reads=("soc_pct",),
+        environment=OURS,
     ),
     Foreign(
         library="huawei-solar 3.0.7",
