@@ -14,6 +14,7 @@ from gateway.profiles.confirmed import FILE, Confirmation, Confirmed, confirmati
 from gateway.profiles.language.product import ProfileDocument
 from gateway.profiles.loader import load_profiles
 from tests.foreign.captures import found_by_captures
+from tests.foreign.commands import found_by_commands
 from tests.foreign.mutants import QUANTITIES, mutants
 from tests.foreign.peers import FOREIGN, Foreign
 from tests.foreign.search import found_by_client
@@ -34,10 +35,10 @@ def documents() -> dict[str, ProfileDocument]:
 def collected(
     products: Mapping[str, ProfileDocument], noticed: Mapping[Foreign, Mapping[Mistake, bool]]
 ) -> dict[str, dict[str, dict[str, list[str]]]]:
-    """Who notices which mistake: the published samples, and the client libraries as `noticed` says."""
+    """Who notices which mistake: the published samples and commands, and the client libraries as `noticed` says."""
     found: dict[str, dict[str, dict[str, list[str]]]] = {}
     for name, document in products.items():
-        samples = found_by_captures(document)
+        samples = found_by_captures(document) | found_by_commands(document)
         clients = [foreign for foreign in noticed if foreign.profile == name]
         for quantity in QUANTITIES:
             for mutant in mutants(document, quantity):

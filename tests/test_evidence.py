@@ -2,6 +2,7 @@
 
 from gateway.profiles.confirmed import load_confirmed
 from tests.evidence import PROFILES, README, collected, documents, written
+from tests.foreign import commands
 from tests.foreign.peers import FOREIGN
 from tests.profiles.test_vectors import FILES
 
@@ -26,7 +27,7 @@ def test_published_samples_notice_what_the_data_says_of_them() -> None:
 
 
 def test_everybody_who_confirms_is_a_client_library_or_a_sample() -> None:
-    known = LIBRARIES | {path.stem for path in FILES}
+    known = LIBRARIES | {path.stem for path in (*FILES, *commands.FILES)}
     named = {
         who
         for quantities in CONFIRMED.values()

@@ -19,7 +19,8 @@ OTHER_SIGN = {
     Sign.EXPORT_POSITIVE: Sign.IMPORT_POSITIVE,
 }
 SIGNED = (PointType.I16, PointType.I32, PointType.I64, PointType.F32, PointType.F64)
-TARGETS = ("setpoint_w", "magnitude_w", "grid_target_w", "inverter_target_w")
+BOTH_WAYS = ("setpoint_w", "grid_target_w", "inverter_target_w")
+TARGETS = ("magnitude_w", *BOTH_WAYS)
 SCALED = 10.0
 
 
@@ -73,7 +74,7 @@ def _of_control(document: ProfileDocument) -> tuple[Mutant, ...]:
         values = None
         if any(step.source in TARGETS for step in steps):
             kinds = ["scale", "address"]
-            if point.type in SIGNED:
+            if point.type in SIGNED or any(step.source in BOTH_WAYS for step in steps):
                 kinds.append("sign")
             if point.register_count > 1:
                 kinds.append("word order")
@@ -93,8 +94,10 @@ def _writes(steps: tuple[Step, ...]) -> dict[str, Step]:
 
 
 def in_profile(document: ProfileDocument, mutant: Mutant) -> ProfileDocument:
-    """The profile with the mistake in a quantity that is read."""
-    if mutant.kind == "sign":
+    """The profile with the mistake."""
+    if mutant.values is not None and mutant.kind == "sign":
+        return _turned(document, mutant.points[0])
+    if mutant.kind == "sign" and mutant.quantity != CONTROL:
         reading = document.readings[mutant.quantity]
         other = OTHER_SIGN[reading.sign] if reading.sign is not None else None
         changed = reading.model_copy(update={"sign": other})
@@ -103,7 +106,30 @@ def in_profile(document: ProfileDocument, mutant: Mutant) -> ProfileDocument:
     return document.model_copy(update={"points": document.points | changed_points})
 
 
+def _turned(document: ProfileDocument, name: str) -> ProfileDocument:
+    """The profile that says discharge where it means charge."""
+    assert document.control is not None
+    out, into = document.control.discharge, document.control.charge
+    changed = {"discharge": _with(out, name, into), "charge": _with(into, name, out)}
+    return document.model_copy(update={"control": document.control.model_copy(update=changed)})
+
+
+def _with(steps: tuple[Step, ...], name: str, others: tuple[Step, ...]) -> tuple[Step, ...]:
+    other = _writes(others)[name]
+    return tuple(
+        step.model_copy(update={"together": _with(step.together, name, others)})
+        if step.together
+        else step.model_copy(update={"value": other.value})
+        if step.write == name
+        else step
+        for step in steps
+    )
+
+
 def _mistaken(document: ProfileDocument, point: Point, kind: Kind) -> Point:
+    if kind == "sign":
+        other = OTHER_SIGN[point.sign] if point.sign is not None else Sign.CHARGE_POSITIVE
+        return point.model_copy(update={"sign": other})
     if kind == "scale":
         return point.model_copy(update={"scale": point.scale * SCALED})
     if kind == "word order":
@@ -114,4 +140,9 @@ def _mistaken(document: ProfileDocument, point: Point, kind: Kind) -> Point:
         return point.model_copy(update={"address": point.address + point.register_count})
     if point.offset is not None:
         return point.model_copy(update={"offset": point.offset + point.register_count})
+    if point.write is not None and point.access == "w":
+        place = (
+            {"path": f"{point.write.path}/elsewhere"} if point.write.path else {"topic": f"{point.write.topic}/else"}
+        )
+        return point.model_copy(update={"write": point.write.model_copy(update=place)})
     return point.model_copy(update={"pointer": f"{point.pointer}_elsewhere"})
