@@ -58,7 +58,7 @@ def mutants(document: ProfileDocument, quantity: str) -> tuple[Mutant, ...]:
 
 
 def _points(reading: Reading) -> tuple[str, ...]:
-    return (reading.point,) if reading.point is not None else tuple(term.point for term in reading.sum)
+    return (reading.point,) if reading.point is not None else tuple(dict.fromkeys(reading.points()))
 
 
 def _of_control(document: ProfileDocument) -> tuple[Mutant, ...]:

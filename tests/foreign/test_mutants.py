@@ -8,7 +8,7 @@ import pytest
 from gateway.profiles.language.base import Sign
 from gateway.profiles.language.product import ProfileDocument
 from gateway.profiles.loader import load_profiles
-from simulators.faces.modbus import ModbusRefused
+from simulators.faces.modbus import ModbusRefused, Refusal
 from simulators.faces.plant import Trouble
 from tests.foreign.mutants import CONTROL, Mutant, in_profile, mutants
 from tests.foreign.wire import Mistaken, places_of
@@ -27,6 +27,8 @@ class Words:
         self.words = dict.fromkeys((*range(37760, 37770), *range(47100, 47102)), 0) | {37765: 0, 37766: 1_000}
 
     def read(self, unit: int, function: int, address: int, count: int) -> list[int]:
+        if any(at not in self.words for at in range(address, address + count)):
+            raise ModbusRefused(Refusal.ILLEGAL_ADDRESS)
         return [self.words[at] for at in range(address, address + count)]
 
     def write(self, unit: int, function: int, address: int, values: list[int]) -> None:
@@ -113,3 +115,12 @@ async def test_mistaken_product_without_a_mistake_is_as_it_was() -> None:
     product.write(1, 16, 47100, [1, 2])
     assert product.read(1, 3, 47100, 2) == [1, 2]
     assert number(product.read(1, 3, 37765, 2)) == 1_000
+
+
+async def test_mistake_in_what_a_product_lacks_changes_nothing() -> None:
+    words, mutant = Words(), named(HUAWEI, "grid_w", "sign")
+    product = Mistaken(words, mutant, await places_of(HUAWEI, words, mutant.points))
+    assert number(product.read(1, 3, 37765, 2)) == 1_000
+    with pytest.raises(ModbusRefused):
+        product.read(1, 3, 37113, 2)
+    assert product.broken == []

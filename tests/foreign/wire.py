@@ -93,7 +93,10 @@ class Mistaken:
     def _shown(self, place: Place) -> dict[int, int]:
         """The words around a place as the mistaken product shows them."""
         assert self._mutant is not None
-        words = self._device.read(place.unit, place.functions[0], place.address, place.count)
+        try:
+            words = self._device.read(place.unit, place.functions[0], place.address, place.count)
+        except ModbusRefused:
+            return {}  # an option that this one lacks
         if self._mutant.kind == "address":
             moved = dict(enumerate([0] * place.count, start=place.address))
             return moved | dict(enumerate(words, start=place.address + place.count))
@@ -105,7 +108,7 @@ class Mistaken:
             words = place.words(self._other(place, place.number(words)))
         elif place.point.type in SIGNED:
             words = place.words(-place.number(words))
-        else:
+        elif len(self._places) == 2:
             # two magnitudes: each says what the other one is
             (other,) = [one for one in self._places if one is not place]
             words = self._device.read(other.unit, other.functions[0], other.address, other.count)
@@ -232,8 +235,9 @@ async def _in_models(
         await link.open()
         for name in names:
             with marking.marking():
-                raw = (await link.read((name,)))[name]
-            assert isinstance(raw, tuple)
+                raw = (await link.read((name,))).get(name)
+            if not isinstance(raw, tuple):
+                continue  # a model that this one lacks
             offset = raw[0] - MARK
             found[name] = next(
                 (unit, function, address + offset)
