@@ -68,6 +68,7 @@ class Vector(StrictModel):
     identity: tuple[Name, ...] = ()
     points: Expected = Field(default_factory=dict)
     readings: Expected = Field(default_factory=dict)
+    doubts: tuple[Name, ...] = ()
 
 
 class Nothing(StrictModel):
