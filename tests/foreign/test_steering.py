@@ -30,3 +30,19 @@ async def test_client_of_others_steers_the_battery(foreign: Foreign) -> None:
         await face.stop()
     assert not controlled(face)
     assert face.plant.battery_w == pytest.approx(own_w, abs=700)
+
+
+async def test_client_of_others_sets_the_least_soc_of_a_foxess_on_grid_and_leaves_the_one_off_grid() -> None:
+    (foreign,) = [one for one in FOREIGN if one.profile == "foxess-h3"]
+    foreign.needed()
+    face = foreign.make_face(STEERED.plant())
+    connection = await face.start()
+    try:
+        async with client_of(foreign) as client:
+            before = await client.ask("read", connection)
+            await client.ask("reserve", connection, percent=35)
+            after = await client.ask("read", connection)
+    finally:
+        await face.stop()
+    assert (before["reserve_pct"], after["reserve_pct"]) == (20, 35)
+    assert after["off_grid_reserve_pct"] == before["off_grid_reserve_pct"]
