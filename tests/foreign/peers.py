@@ -82,7 +82,8 @@ FOREIGN = (
         library=f"pysunspec2 {version('pysunspec2')}",
         script="pysunspec2_der",
         profile="sunspec-der",
-        reads=("soc_pct",),
+        reads=("soc_pct", "battery_w"),
+        steers=True,
         environment=OURS,
     ),
     Foreign(
