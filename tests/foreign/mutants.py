@@ -102,7 +102,7 @@ def in_profile(document: ProfileDocument, mutant: Mutant) -> ProfileDocument:
         other = OTHER_SIGN[reading.sign] if reading.sign is not None else None
         changed = reading.model_copy(update={"sign": other})
         return document.model_copy(update={"readings": document.readings | {mutant.quantity: changed}})
-    changed_points = {name: _mistaken(document, document.points[name], mutant.kind) for name in mutant.points}
+    changed_points = {name: _mistaken(document, document.points[name], mutant) for name in mutant.points}
     return document.model_copy(update={"points": document.points | changed_points})
 
 
@@ -126,7 +126,8 @@ def _with(steps: tuple[Step, ...], name: str, others: tuple[Step, ...]) -> tuple
     )
 
 
-def _mistaken(document: ProfileDocument, point: Point, kind: Kind) -> Point:
+def _mistaken(document: ProfileDocument, point: Point, mutant: Mutant) -> Point:
+    kind = mutant.kind
     if kind == "sign":
         other = OTHER_SIGN[point.sign] if point.sign is not None else Sign.CHARGE_POSITIVE
         return point.model_copy(update={"sign": other})
@@ -140,7 +141,7 @@ def _mistaken(document: ProfileDocument, point: Point, kind: Kind) -> Point:
         return point.model_copy(update={"address": point.address + point.register_count})
     if point.offset is not None:
         return point.model_copy(update={"offset": point.offset + point.register_count})
-    if point.write is not None and point.access == "w":
+    if point.write is not None and mutant.quantity == CONTROL:
         place = (
             {"path": f"{point.write.path}/elsewhere"} if point.write.path else {"topic": f"{point.write.topic}/else"}
         )
