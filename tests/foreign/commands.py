@@ -1,8 +1,10 @@
-"""What others published that they sent to real products, against what a profile sends for the same power.
+"""What others send to a product, as they published it, against what a profile sends for the same power.
 
 A file of `published/<profile>/` says the battery's power in W (+ = discharge), and what was written by place: a
 register's address, `METHOD path` or topic. The value of registers is a number, or the words where those or their order
-were published too.
+were published too. `kind`: `used` = an owner says that it is what runs at home; `run` = a client library sends it which
+a test of the simulated product runs; `said` = the text or code of others says so, and it was not run here. What is
+only said has to agree, but confirms nothing.
 """
 
 from pathlib import Path
@@ -28,7 +30,7 @@ class PublishedCommand(StrictModel):
     """One command that somebody sent."""
 
     source: Source
-    kind: Literal["capture", "maker", "library"]
+    kind: Literal["used", "run", "said"]
     note: str = ""
     power_w: float
     writes: dict[str, Number | Words]
@@ -75,7 +77,8 @@ def contradicts(document: ProfileDocument, published: PublishedCommand) -> bool:
 
 def found_by_commands(document: ProfileDocument) -> dict[tuple[str, str], list[str]]:
     """By mistake in its control, the published commands that the profile with the mistake contradicts."""
-    commands = {path.stem: command_of(path) for path in FILES if path.parent.name == document.profile}
+    given = {path.stem: command_of(path) for path in FILES if path.parent.name == document.profile}
+    commands = {name: one for name, one in given.items() if one.kind != "said"}
     found: dict[tuple[str, str], list[str]] = {}
     for mutant in mutants(document, CONTROL):
         wrong = in_profile(document, mutant)

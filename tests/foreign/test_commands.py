@@ -20,6 +20,6 @@ def test_profile_sends_what_was_published(path: Path) -> None:
 @pytest.mark.parametrize("writes", [{"40236": 2290}, {"40793": -2_500}, {"40794": 2_500}, {"40793": 250}], ids=str)
 def test_published_command_with_another_value_or_place_contradicts(writes: dict[str, int]) -> None:
     published = PublishedCommand.model_validate(
-        {"source": "made up for tests", "kind": "maker", "power_w": -2_500, "writes": writes}
+        {"source": "made up for tests", "kind": "said", "power_w": -2_500, "writes": writes}
     )
     assert contradicts(PRODUCTS["sma-sbs"], published)
