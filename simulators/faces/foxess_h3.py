@@ -7,7 +7,9 @@ remote control manager and model detection; evcc-io/evcc issue 23887 (an owner: 
 The outside setpoint is the inverter's AC power: PV that it does not let through goes into the battery. What is not
 known is the more dangerous choice here: discharge by remote control goes on below the minimum SoC (one client says the
 H1 stops there: `guards_min_soc`), a time-out of 0 never ends, the setpoint is limited to the rating without a word.
-Written by no source: refusals of unknown addresses and of values out of range.
+Written by no source: refusals of unknown addresses and of values out of range. What a client asks at set-up (firmware
+30016-30018, currents 41007 and 41008, the least SoC while the grid is up 41011) follows the questions of the client
+`foxess-modbus` 0.1.0, which was not written by us and is run against this face.
 """
 
 import struct
@@ -19,9 +21,12 @@ from simulators.faces.upkeep import Reboots, thirds
 
 SELF_USE, FEED_IN_FIRST, BACK_UP, PEAK_SHAVING = 0, 1, 2, 4
 WORK_MODE, MIN_SOC, MAX_SOC, MIN_SOC_ON_GRID = 41000, 41009, 41010, 41011
+CHARGE_A, DISCHARGE_A = 41007, 41008
 ENABLE, TIMEOUT, POWER_HIGH, POWER_LOW = 44000, 44001, 44002, 44003
 MODEL, MODEL_WORDS = 30000, 16
+FIRMWARE = 30016
 SOC_RANGE = range(10, 101)
+CURRENTS = range(501)  # 0.1 A
 SIZES_KW = (5.0, 6.0, 8.0, 9.9, 10.0, 12.0)
 PACK_V = 307.2
 
@@ -64,6 +69,7 @@ class FoxessH3:
         # the owner keeps as much of the battery for either
         least_pct = max(round(plant.reserve_pct), SOC_RANGE[0])
         self._stored = {WORK_MODE: SELF_USE, MIN_SOC: least_pct, MAX_SOC: 100, MIN_SOC_ON_GRID: least_pct}
+        self._stored |= {CHARGE_A: 260, DISCHARGE_A: 260}
         self._ram = dict.fromkeys((ENABLE, TIMEOUT, POWER_HIGH, POWER_LOW), 0)
         self._left_s = 0.0
         self.server = ModbusServer(self, quiet_units=())
@@ -177,6 +183,8 @@ class FoxessH3:
             fits = value in (SELF_USE, FEED_IN_FIRST, BACK_UP, PEAK_SHAVING)
         elif address in (MIN_SOC, MAX_SOC, MIN_SOC_ON_GRID):
             fits = value in SOC_RANGE
+        elif address in (CHARGE_A, DISCHARGE_A):
+            fits = value in CURRENTS
         elif address == ENABLE:
             fits = value in (0, 1)
         elif address in self._ram:
@@ -211,6 +219,8 @@ class FoxessH3:
         image.i16(31037, plant.temp_c * 10)
         image.u16(31038, plant.soc_pct)
         image.u16(31041, 3)
+        for i, version in enumerate((176, 102, 0x0180)):  # master 1.76, slave 1.02, manager 1.80
+            image.u16(FIRMWARE + i, version)
         self._energies(image)
         for at, value in (self._stored | self._ram).items():
             image.u16(at, value)

@@ -62,6 +62,10 @@ WRITABLE = {
     REACTIVE: ("ReactivePwrConfig", "i32"),
     ADVANCED: ("AdvancedPwrControlEn", "i32"),
 }
+# What a client asks at set-up, from the questions of `solaredged` 0.5.0, which was not written by us and is run against
+# this face: external production, dynamic power control; ENABLED mirrors AdvancedPwrControlEn.
+ASKED = {0xE012: ("f32", 0.0), 0xF000: ("u16", 0), 0xF001: ("u16", 100), 0xF002: ("f32", 1.0), 0xF106: ("i32", 0)}
+ENABLED = 0xF108
 FORMATS = {"u16": ">H", "i16": ">h", "u32": ">I", "i32": ">i", "f32": ">f"}
 RANGES = {
     CONTROL: (0, 5),
@@ -190,6 +194,7 @@ class SolarEdgeStorEdge:
         if unit != UNIT:
             raise ModbusRefused(Refusal.NO_TARGET)
         if address < 0xE000:
+            self._inverter.set(TmpSnk=self.plant.temp_c + 10)
             self._measure_sunspec()
             return self.map.registers.block(address, count)
         if MIRROR_FROM <= address <= MIRROR_TO:
@@ -283,6 +288,9 @@ class SolarEdgeStorEdge:
         if stale_s > 0:
             shown[COMMAND] = stale
         put = {"u16": registers.u16, "i16": registers.i16, "u32": registers.u32, "i32": registers.i32}
+        shown_asked = ASKED | {ENABLED: ("i32", self._committed[ADVANCED])}
+        for address, (kind, value) in shown_asked.items():
+            put.get(kind, registers.f32)(address, value)
         for address, value in shown.items():
             put.get(WRITABLE[address][1], registers.f32)(address, value)
         apart_pct = min(UNEQUAL_PCT, plant.soc_pct, 100 - plant.soc_pct)

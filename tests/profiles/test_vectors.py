@@ -73,6 +73,7 @@ class Vector(StrictModel):
     assumed: Expected = Field(default_factory=dict)
     points: Expected = Field(default_factory=dict)
     readings: Expected = Field(default_factory=dict)
+    doubts: tuple[Name, ...] = ()
 
 
 class Nothing(StrictModel):

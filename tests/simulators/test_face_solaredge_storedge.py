@@ -242,7 +242,7 @@ async def test_solaredge_storedge_out_of_range_refused(bench: Bench[SolarEdgeSto
     assert await storage.put_f32(0xE00E, -1) == -3
     assert await storage.peer.set(0xE00E, 1) == -2
     assert await storage.put_f32(0xE174, 1) == -2
-    assert await storage.peer.words(0xE012) == [-2]
+    assert await storage.peer.words(0xE014) == [-2]
 
 
 async def test_solaredge_storedge_without_meter_meter_modes_refused() -> None:
