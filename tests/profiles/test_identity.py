@@ -25,7 +25,7 @@ SAYS: dict[str, dict[str, Value]] = {
     "foxess-h3-smart": {"model": "H3-10.0-Smart"},
     "goodwe-et": {"model": "GW10K-ET", "ems_there": 1.0},
     "sma-sbs": {"device_class": 8007.0, "device_type": 9358.0},
-    "sonnen-v1": {"mode": "2"},
+    "sonnen-v1": {"says_soc": 50.0, "mode": "2"},
     "sonnen-v2": {"software": "1.14.5", "operating_mode": "2"},
     "victron-gx-modbus": {"ess_there": 2.0},
     "huawei-luna2000": {"model": "SUN2000-5KTL-L1"},
@@ -99,9 +99,13 @@ def test_identity_a_mode_that_nobody_listed_is_no_other_product(profile: str, po
     assert refused(profile, **{point: said}) == []
 
 
-@pytest.mark.parametrize(("profile", "point"), [("sonnen-v1", "mode"), ("sonnen-v2", "operating_mode")])
-def test_identity_of_what_says_no_mode_at_all_is_refused(profile: str, point: str) -> None:
+@pytest.mark.parametrize(("profile", "point"), [("sonnen-v1", "says_soc"), ("sonnen-v2", "operating_mode")])
+def test_identity_of_what_says_nothing_of_the_product_is_refused(profile: str, point: str) -> None:
     assert refused(profile, **{point: None}) != []
+
+
+def test_identity_sonnen_of_firmware_without_a_mode_is_the_product() -> None:
+    assert refused("sonnen-v1", mode=None, system_status=None, reserve=None) == []
 
 
 def test_identity_rests_on_no_list_of_modes() -> None:

@@ -112,6 +112,38 @@ def test_report_huawei_refuses_single_register_writes_so_none_is_sent() -> None:
     assert [p for p in points if p.access != "r" and p.register_count == 1 and p.write_function != 16] == []
 
 
+def solaredge(*, batteries: int, power: int, soc: int, status: int) -> Mapping[str, float]:
+    """The readings of batteries that idle at half, but for the last one: its words."""
+    image: dict[int, tuple[int, ...]] = {}
+    for i in range(batteries):
+        base, last = 0xE100 + 0x100 * (0, 1, 3)[i], i == batteries - 1
+        image[base + 0x7E] = little_f32(0x461C4000)
+        image[base + 0x74] = little_f32(power if last else 0)
+        image[base + 0x84] = little_f32(soc if last else 0x42480000)
+        image[base + 0x86] = (status if last else 6, 0)
+    return from_registers(
+        variant_of("solaredge-storedge", ("", "second-battery", "second-battery+third-battery")[batteries - 1]), image
+    )
+
+
+@pytest.mark.parametrize("batteries", [1, 2, 3])
+def test_report_solaredge_battery_asleep_gives_no_tens_of_kilowatts(batteries: int) -> None:
+    asleep = solaredge(batteries=batteries, power=0xC7000000, soc=0x42480000, status=6)
+    assert math.isnan(asleep["battery_w"])
+    assert asleep["soc_pct"] == 50
+    assert solaredge(batteries=batteries, power=0xC47A0000, soc=0x42480000, status=4)["battery_w"] == 1000
+
+
+@pytest.mark.parametrize("batteries", [1, 2, 3])
+def test_report_solaredge_battery_that_is_off_and_says_0_everywhere_is_unknown(batteries: int) -> None:
+    off = solaredge(batteries=batteries, power=0, soc=0, status=0)
+    assert math.isnan(off["battery_w"])
+    assert math.isnan(off["soc_pct"])
+    empty = solaredge(batteries=batteries, power=0, soc=0, status=6)
+    assert empty["battery_w"] == 0
+    assert empty["soc_pct"] == pytest.approx(50 * (batteries - 1) / batteries)
+
+
 def test_report_solaredge_48_v_battery_at_ten_percent() -> None:
     image = {
         0xE144: little_f32(0x459C4000), 0xE146: little_f32(0x459C4000), 0xE16C: little_f32(0x415E6667),
