@@ -14,13 +14,19 @@ OTHER := $(shell own=$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_in
 	[ $$v != $$own ] && "$$p" -c 'import ensurepip, venv' 2>/dev/null && echo "$$p" && exit; done; done)
 OTHER_VENV := .venv-other
 
-.PHONY: demo test test-deep test-fresh lint unit e2e versions versions-ready format lock clean
+# A Python for client libraries of others, which need 3.13; each list of pins is an environment of its own.
+FOREIGN := $(shell for v in 3.13 3.14; do for p in python$$v $$HOME/.pyenv/versions/$$v.*/bin/python$$v; do \
+	"$$p" -c 'import ensurepip, venv' 2>/dev/null && echo "$$p" && exit; done; done)
+FOREIGN_PINS := tests/foreign/environments
+FOREIGN_VENVS := .venv-foreign .venv-foreign-sigenergy
+
+.PHONY: demo test test-deep test-fresh lint unit e2e versions versions-ready foreign-ready format lock clean
 
 demo: $(STAMP)
 	$(BIN)/python -m simulators demo
 
 # The lanes run side by side; each prints what it did once it is done, and all are run whatever the others find.
-test: $(STAMP) versions-ready
+test: $(STAMP) versions-ready foreign-ready
 	@$(MAKE) --no-print-directory --keep-going --jobs=4 --output-sync=target lint unit e2e versions
 
 lint: $(STAMP)
@@ -36,7 +42,7 @@ lint: $(STAMP)
 unit: $(STAMP)
 	$(BIN)/pytest $(PYTEST) -m "not e2e and not deep" -n 4 --dist worksteal
 
-e2e: $(STAMP)
+e2e: $(STAMP) foreign-ready
 	$(BIN)/pytest $(PYTEST) -m "e2e and not deep" -n 3 --dist worksteal
 
 # The whole suite runs on the Python of .venv; what is pure or storage also on the newest other one that is found.
@@ -46,6 +52,17 @@ versions: versions-ready
 
 versions-ready:
 	@[ -z "$(OTHER)" ] || $(MAKE) --no-print-directory VENV=$(OTHER_VENV) PYTHON=$(OTHER) $(OTHER_VENV)/.built
+
+foreign-ready:
+	@if [ -z "$(FOREIGN)" ]; then echo "foreign: no Python 3.13 was found; no client library of others was run"; else \
+	  $(MAKE) --no-print-directory $(FOREIGN_VENVS:%=%/.built); fi
+
+.venv-foreign/.built: $(FOREIGN_PINS)/clients.txt
+.venv-foreign-sigenergy/.built: $(FOREIGN_PINS)/sigenergy.txt
+$(FOREIGN_VENVS:%=%/.built):
+	$(FOREIGN) -m venv --clear $(@D)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check --no-deps -r $<
+	@touch $@
 
 # Cases that are new each time, in full; `make test-deep SEED=N` tries those of a run that printed N.
 test-deep: $(STAMP)
@@ -79,4 +96,4 @@ $(STAMP): requirements.lock pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(OTHER_VENV) build *.egg-info
+	rm -rf $(VENV) $(OTHER_VENV) $(FOREIGN_VENVS) build *.egg-info

@@ -28,7 +28,7 @@ SETTLE_S = 5
 """After a release a battery is on its way to its own mode for about this long."""
 
 DISCHARGING_W = 50.0
-TELEMETRY_ONLY = frozenset({"sonnen-v1", "tesla-powerwall"})
+TELEMETRY_ONLY = frozenset({"foxess-h3-smart", "sonnen-v1", "tesla-powerwall"})
 EXPORT_W = 100.0
 ENDED = frozenset({"completed", "failed", "opted_out", "cancelled", "superseded"})
 LEASE_S = 120

@@ -16,7 +16,7 @@ from aiohttp.typedefs import Handler, Middleware
 from gateway.api.access.callers import Callers
 from gateway.api.route import CALLER, JSON, RestRoute
 from gateway.clock import Clock
-from gateway.domain.access import Allowance, Caller
+from gateway.domain.access import TokenBucket, Caller
 
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]", "::1"})
 READING = frozenset({hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_OPTIONS})
@@ -41,7 +41,7 @@ def guard(door: Doorway, routes: Sequence[RestRoute]) -> Middleware:
         for operation in (route.operation, route.operation.former)
         if operation is not None
     }
-    allowances: dict[str, Allowance] = {}
+    allowances: dict[str, TokenBucket] = {}
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -80,13 +80,13 @@ def _certificate(request: web.Request) -> str | None:
     return names[0] if len(names) == 1 else None
 
 
-def _only_so_often(caller: Caller, allowances: dict[str, Allowance], clock: Clock) -> None:
+def _only_so_often(caller: Caller, allowances: dict[str, TokenBucket], clock: Clock) -> None:
     if caller.requests_per_min is None:
         return
     now_ms = clock.mono_ms()
     known = allowances.get(caller.name)
     if known is None or known.per_min != caller.requests_per_min:
-        known = allowances[caller.name] = Allowance.full(caller.requests_per_min, now_ms)
+        known = allowances[caller.name] = TokenBucket.full(caller.requests_per_min, now_ms)
     wait_s = known.take(now_ms)
     if wait_s:
         raise web.HTTPTooManyRequests(

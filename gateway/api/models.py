@@ -161,12 +161,16 @@ class AvailabilityList(Body):
 class SessionState(Body):
     """The gateway's connection to a device that it polls: down | connecting | ready | quarantined (what answers is not
     what was registered, so nothing is written), why it is not ready, and the variant of the product that answers.
-    `notice`: what is wrong with a connection that goes on nevertheless."""
+    `notice`: what is wrong with a connection that goes on nevertheless. `models`: of SunSpec models that several parts
+    of the device have (meters), which one is read, by the profile's name. `not_done`: by `setpoint`, `reserve` and
+    `release` why the newest was not carried out, or why a setpoint would not be."""
 
     state: str
     why: str | None
     variant: str
     notice: str | None = None
+    models: dict[str, str] = Field(default_factory=dict)
+    not_done: dict[str, str] = Field(default_factory=dict)
 
 
 class UnreachableState(Body):
@@ -241,17 +245,18 @@ class ConnectionList(Body):
 class DeviceState(Body):
     """A device: its registration and, where known, its newest reading and what it does now. `steerable`: it accepts
     setpoints from the gateway, because the product can, its operator has not ruled it out, and it is what it is
-    registered as. `unclear` lists members of its newest reading that are about its safety and that the gateway does not
-    understand: a word among them (`mode`, `grid`, `locked`, `opt_out`, `faults`, or the whole `message`) keeps the
-    device from being controlled, a number stops the directions that rest on it. `unreachable` is null where the device
-    can be told what it is to do. `reserve_pct` is the reserve in the newest reading; the reserve in force is that of
-    `device`. `clock_offset_s` is how far the device's clock is ahead (negative: behind, or its readings come late),
-    null = it says no time. `unheeded` says why its newest live message does not count, null if it does: no_time (it
-    says none) | clock_ahead | clock_behind | clock_back (its time is earlier than that of a message before).
-    `departing` is null unless it leaves its place. `restarted_s`: how long ago it last began anew, s. `result`: its
-    answer to the newest command (older: it knows a later one). `authority` says who has the device: device (the maker's
-    own mode) | controlled | releasing | owner (an owner or maker took it back during an event) | no_profile. `held` is
-    its former name, with free and left for device and owner; the next release drops it."""
+    registered as. `read_only` says why a device of its model is not written, null = it may be. `unclear` lists members
+    of its newest reading that are about its safety and that the gateway does not understand: a word among them (`mode`,
+    `grid`, `locked`, `opt_out`, `faults`, or the whole `message`) keeps the device from being controlled, a number
+    stops the directions that rest on it. `unreachable` is null where the device can be told what it is to do.
+    `reserve_pct` is the reserve in the newest reading; the reserve in force is that of `device`. `clock_offset_s` is
+    how far the device's clock is ahead (negative: behind, or its readings come late), null = it says no time.
+    `unheeded` says why its newest live message does not count, null if it does: no_time (it says none) | clock_ahead |
+    clock_behind | clock_back (its time is earlier than that of a message before). `departing` is null unless it leaves
+    its place. `restarted_s`: how long ago it last began anew, s. `result`: its answer to the newest command (older: it
+    knows a later one). `authority` says who has the device: device (the maker's own mode) | controlled | releasing |
+    owner (an owner or maker took it back during an event) | no_profile. `held` is its former name, with free and left
+    for device and owner; the next release drops it."""
 
     device: DeviceFields
     steerable: bool | None
@@ -267,6 +272,7 @@ class DeviceState(Body):
     unheeded: str | None = None
     restarted_s: float | None = None
     result: str | None = None
+    read_only: str | None = None
     unclear: list[str] = Field(default_factory=list)
     unreachable: UnreachableState | None = None
     session: SessionState | None = None

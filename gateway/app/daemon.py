@@ -171,6 +171,8 @@ def log_inputs(
         log.info("profile loaded", extra=shown)
         for warning in codec.former:
             log.warning("profile uses a former key", extra={"key": warning})
+        for warning in codec.doubts:
+            log.warning("profile may have a mistake", extra={"detail": warning})
     for name, loaded in programs.items():
         log.info("program loaded", extra={"program": name, "sha256": loaded.digest})
 

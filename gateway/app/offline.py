@@ -14,7 +14,7 @@ from gateway.api.views.fleet import import_report
 from gateway.clock import Clock, SystemClock
 from gateway.config.secrets import resolve_secret
 from gateway.config.settings import Settings
-from gateway.domain.errors import GatewayError, InvalidInput
+from gateway.domain.errors import GatewayError, InvalidInput, LinkDown
 from gateway.domain.fleet.device import DeviceConnection
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.journal.changes import AuditDoor
@@ -34,6 +34,9 @@ from gateway.services.devices.registry import DeviceRegistry, Imported
 from gateway.storage.archive import Manifest, export_archive, import_archive
 from gateway.storage.journal.journal import SqliteJournal
 from gateway.transports.mqtt.settings import MqttSettings
+
+RESTED_S = 3.0
+"""A product of one connection may refuse the next client for seconds after it lost one."""
 
 
 class Transports:
@@ -62,7 +65,8 @@ class Transports:
 async def probe_device(
     codec: Codec, address: str, *, units: Mapping[str, str], parameters: Mapping[str, str], username: str, secret: str
 ) -> Probe:
-    """Read one device without a daemon. Raises InvalidInput for a device that cannot be asked, and what links raise."""
+    """Read one device without a daemon; one that has a single connection and refuses it is asked once more after
+    `RESTED_S`. Raises InvalidInput for a device that cannot be asked, and what links raise."""
     product, document = codec.product, codec.document
     if product is None:
         raise InvalidInput([f"{codec.name}: devices of this profile connect to the gateway; there is nothing to ask"])
@@ -81,11 +85,17 @@ async def probe_device(
     device = DeviceId(parameters.get("device", "probe"))
     token = resolve_secret(secret) if secret else ""
     failure: GatewayError | None = None
+    single = document.modbus is not None and document.modbus.connections_max == 1
     async with transports.running():
+        links = transports.links[document.transport]
         try:
-            found = await probe(
-                codec, product, transports.links[document.transport], connection, device=device, secret=token
-            )
+            try:
+                found = await probe(codec, product, links, connection, device=device, secret=token)
+            except LinkDown:
+                if not single:
+                    raise
+                await asyncio.sleep(RESTED_S)
+                found = await probe(codec, product, links, connection, device=device, secret=token)
         except GatewayError as error:
             # A task group would wrap it.
             failure = error

@@ -68,7 +68,10 @@ def validate(config: ConfigFile, as_json: AsJson = False) -> None:
     except InvalidInput as error:
         problems = error.problems
     else:
-        warnings = [*settings.former, *(warning for codec in codecs.values() for warning in codec.former)]
+        warnings = [
+            *settings.former,
+            *(warning for codec in codecs.values() for warning in (*codec.former, *codec.doubts)),
+        ]
     if as_json:
         out.print_json(data={"valid": not problems, "problems": problems, "warnings": warnings})
     if problems:

@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -25,6 +25,7 @@ from gateway.cli.shared import (
 )
 from gateway.domain.errors import GatewayError, InvalidInput
 from gateway.profiles.compile import Codec
+from gateway.profiles.confirmed import Mistakes, confirmation_of, load_confirmed
 from gateway.profiles.language.json_schema import profile_schema
 from gateway.profiles.loader import load_profile, load_profiles
 from gateway.profiles.scaffold import new_product
@@ -38,14 +39,28 @@ profiles = typer.Typer(no_args_is_help=True, help="Device profiles.")
 def profiles_list(
     directory: Annotated[Path, typer.Option("--dir")] = DEFAULT_PROFILES, as_json: AsJson = False
 ) -> None:
-    """List the installed profiles."""
+    """List the installed profiles and what others confirm of them."""
     try:
         codecs = load_profiles(directory)
+        confirmed = load_confirmed(directory)
     except InvalidInput as error:
         fail(error.problems, code=2)
-    shown = ("profile", "control", "watchdog", "evidence", "digest")
-    told = [asdict(summary(codec)) for codec in codecs.values()]
+    shown = ("profile", "control", "watchdog", "evidence", "confirmed", "unconfirmed", "digest")
+    told = [
+        asdict(summary(codec)) | _confirmations(confirmed.get(codec.name, {}), as_json) for codec in codecs.values()
+    ]
     show(told if as_json else [{name: row[name] for name in shown} for row in told], of="profiles", as_json=as_json)
+
+
+def _confirmations(quantities: Mapping[str, Mistakes], as_json: bool) -> dict[str, Any]:
+    """Quantities that others confirm, and those that they do not; as JSON with whom and what goes unnoticed."""
+    found = {name: confirmation_of(mistakes) for name, mistakes in quantities.items()}
+    if as_json:
+        return {"confirmed": {name: asdict(one) | {"confirmed": one.confirmed} for name, one in found.items()}}
+    return {
+        said: ", ".join(name for name, one in found.items() if one.confirmed == wanted)
+        for said, wanted in (("confirmed", True), ("unconfirmed", False))
+    }
 
 
 @profiles.command("check")
@@ -66,7 +81,7 @@ def profiles_check(
             problems += error.problems
         else:
             good += [asdict(summary(codec)) for codec in codecs]
-            warn(warning for codec in codecs for warning in codec.former)
+            warn(warning for codec in codecs for warning in (*codec.former, *codec.doubts))
     if as_json:
         out.print_json(data={"good": good, "problems": problems})
     else:
@@ -158,6 +173,9 @@ def profiles_probe(
         out.print_json(data=asdict(found), default=str)
     else:
         out.print(f"{found.profile}{' / ' + found.variant if found.variant else ''} at {address}", highlight=False)
+        for name, model in found.models.items():
+            if model.said:
+                out.print(f"{name}: {model.said}", markup=False, highlight=False)
         show([{"point": p.name, "value": p.value, "unit": p.unit, "raw": p.raw} for p in found.points], of="points")
         show([{"reading": name, "value": value} for name, value in found.readings.items()], of="readings")
     _tell_misfits(found)
@@ -205,6 +223,8 @@ def _tell_misfits(found: Probe) -> None:
     """Say why a device is another product, and exits with 1 if it is, or could not be controlled."""
     for problem in found.problems:
         err.print(f"not this product: {problem}", markup=False, highlight=False)
+    if found.notice:
+        err.print(found.notice, markup=False, highlight=False)
     for need in found.unmet:
         err.print(f"not controllable now: {need}", markup=False, highlight=False)
     if found.problems:

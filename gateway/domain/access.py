@@ -36,7 +36,7 @@ SOMEBODY_HERE = Caller(name="", scopes=EVERY_SCOPE)
 
 
 @dataclass(slots=True)
-class Allowance:
+class TokenBucket:
     """So many times a minute, all of them at once if need be; then they come back one by one (a token bucket)."""
 
     per_min: int
@@ -44,7 +44,7 @@ class Allowance:
     at_ms: int
 
     @classmethod
-    def full(cls, per_min: int, now_mono_ms: int) -> "Allowance":
+    def full(cls, per_min: int, now_mono_ms: int) -> "TokenBucket":
         """Nothing is used yet."""
         return cls(per_min=per_min, left=float(per_min), at_ms=now_mono_ms)
 

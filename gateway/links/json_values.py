@@ -1,6 +1,7 @@
 """JSON on the wire: reads values by pointer from documents, writes bodies and path segments.
 
-Pointers are RFC 6901. A string that contains JSON is parsed when the pointer goes on inside it.
+Pointers are RFC 6901, and a segment `[key=text]` chooses an element of a list by what it says. A string that contains
+JSON is parsed when the pointer goes on inside it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,7 @@ import orjson
 
 from gateway.profiles.compiled.json_text import tolerant_json
 from gateway.profiles.compiled.points import Marker, Raw, Unwritable
-from gateway.profiles.language.points import Scalar, WriteTo
+from gateway.profiles.language.points import CHOICE, Scalar, WriteTo
 
 Json = object
 INTEGRAL_MAX = 2.0**53
@@ -30,7 +31,7 @@ def tokens_of(pointer: str) -> tuple[str, ...]:
 
 
 def value_at(document: Json, tokens: Sequence[str]) -> Json:
-    """The value at `tokens`; MISSING where the document has none. JSON null is None."""
+    """The value at `tokens`; MISSING where the document has none, GARBLED where it has several. JSON null is None."""
     value = document
     for token in tokens:
         if isinstance(value, str):
@@ -42,9 +43,25 @@ def value_at(document: Json, tokens: Sequence[str]) -> Json:
             value = value.get(token, Marker.MISSING)
         elif isinstance(value, list) and token.isdecimal() and token.isascii() and int(token) < len(value):
             value = value[int(token)]
+        elif isinstance(value, list) and (choice := CHOICE.fullmatch(token)) is not None:
+            found = _chosen(value, *choice.groups())
+            if len(found) != 1:
+                return Marker.GARBLED if found else Marker.MISSING
+            value = found[0]
         else:
             return Marker.MISSING
     return value
+
+
+def _chosen(elements: list[Json], key: str, text: str) -> list[Json]:
+    """The elements whose `key` is `text`, a number in its shortest form."""
+    return [one for one in elements if isinstance(one, dict) and key in one and _said(one[key]) == text]
+
+
+def _said(value: Json) -> str | None:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return None
+    return value if isinstance(value, str) else str(_plain(value))
 
 
 def raw_of(value: Json) -> Raw:

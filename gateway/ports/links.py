@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Protocol
 
 from gateway.domain.commands import CommandBatch, WriteReport
@@ -91,11 +92,25 @@ class PointTarget:
     points: Mapping[str, Point]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundModel:
+    """A SunSpec model of a device: its id, its length in registers, numbers of its `blocks` by the profile's names, and
+    where it is which of several, "" = the profile means the first one."""
+
+    number: int
+    length: int
+    blocks: Mapping[str, int] = field(default_factory=dict)
+    said: str = ""
+
+
+NO_MODELS: Mapping[str, FoundModel] = MappingProxyType({})
+
+
 class PointLink(Protocol):
     """The values of one device. Moves raw values; decides nothing and does not reconnect by itself.
 
     `heard_mono_ms`: when the device last published by itself; None for polled products. `notice`: what is wrong with
-    the connection although it goes on; None = nothing.
+    the connection although it goes on; None = nothing. `models`: the SunSpec models found, by the profile's words.
 
     Every method but `close` raises LinkDown (not reached or no answer in time: the effect of a write is unknown),
     PeerBusy (the device asks to come later), PeerRefused (the device said no) and ProtocolViolation (a malformed
@@ -107,6 +122,9 @@ class PointLink(Protocol):
 
     @property
     def notice(self) -> str | None: ...
+
+    @property
+    def models(self) -> Mapping[str, FoundModel]: ...
 
     async def open(self) -> None:
         """Connect, log in and find the models that addresses depend on (SunSpec). Raises NotThisProduct if there are

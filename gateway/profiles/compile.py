@@ -17,7 +17,8 @@ UNCONTROLLED_LEASE_S = 120.0
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Codec:
     """A compiled profile: either message decoders, routes and an encoder, or a `product` with points. `digest`: the
-    first characters of the file's SHA-256, "" = from no file. `former`: a warning for each former key in the file."""
+    first characters of the file's SHA-256, "" = from no file. `former`: a warning for each former key in the file,
+    `doubts` one for each thing that may be a mistake."""
 
     document: ProfileDocument
     decoders: dict[str, Decoder]
@@ -27,6 +28,7 @@ class Codec:
     facts: ProductFacts = field(repr=False)
     digest: str = ""
     former: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -71,6 +73,7 @@ def _facts(document: ProfileDocument, product: PointProduct | None) -> ProductFa
         drift_pct_per_cycle=facts.drift_pct_per_cycle,
         cycles_per_day_max=facts.cycles_per_day_max,
         counter_step_wh=facts.counter_step_wh or (product.base.counter_step_wh if product is not None else None),
+        read_only=document.read_only,
         report_s=document.polling.live_s if product is not None else document.messages["live"].every_s,
     )
 
@@ -97,7 +100,7 @@ def _lease_step_s(watchdog: Watchdog, document: ProfileDocument) -> float:
         return 1.0
     point = document.points[watchdog.point]
     unit_s = 60.0 if point.unit == "min" else 1.0
-    least = point.range[0] if point.range is not None else 0.0
+    least = point.taken[0] if point.taken is not None else 0.0
     return min(unit_s * max(abs(point.scale), least, 1.0), watchdog.lease_s)
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
@@ -11,8 +11,10 @@ from pydantic import ValidationError
 
 from gateway import former_names
 from gateway.domain.errors import InvalidInput
+from gateway.profiles.checks.doubts import doubts_of
 from gateway.profiles.checks.product import faults_of
 from gateway.profiles.compile import Codec, compile_profile
+from gateway.profiles.faults import schema_faults
 from gateway.profiles.language.product import ProfileDocument
 from gateway.yaml_lines import Loc, NotStrict, Place, bounded, fault_line, read_file, read_yaml
 
@@ -37,6 +39,7 @@ def load_profile(path: Path) -> Codec:
         compile_profile(document),
         digest=hashlib.sha256(content).hexdigest()[:DIGEST_LENGTH],
         former=tuple(fault_line(name, place.line_of(loc), ".".join(loc), words) for loc, words in former),
+        doubts=tuple(fault_line(name, *_split(doubt, place)) for doubt in doubts_of(document)),
     )
 
 
@@ -65,19 +68,21 @@ def _parse(text: str, *, name: str) -> tuple[ProfileDocument, Place, list[tuple[
     try:
         document = ProfileDocument.model_validate(raw)
     except ValidationError as error:
-        raise InvalidInput(bounded(name, _schema_faults(error, name, place))) from error
-    found = (_split(words, place) for words in faults_of(document))
-    faults = [fault_line(name, line, path, words) for line, path, words in found]
+        found, between = schema_faults(raw, error)
+        told = [_at(name, place, loc, words) for loc, words in found]
+        raise InvalidInput(bounded(name, [*told, *_told(name, place, between)])) from error
+    faults = _told(name, place, faults_of(document))
     if faults:
-        raise InvalidInput(bounded(name, iter(faults)))
+        raise InvalidInput(bounded(name, faults))
     return document, place, list(former_names.used(raw, former_names.PROFILE))
 
 
-def _schema_faults(error: ValidationError, name: str, place: Place) -> Iterator[str]:
-    for fault in error.errors(include_url=False, include_context=False, include_input=False):
-        path = ".".join(str(part) for part in fault["loc"]) or "(document)"
-        words = former_names.refusal(fault["loc"], fault["type"], former_names.PROFILE) or fault["msg"]
-        yield fault_line(name, place.line_of(fault["loc"]), path, words)
+def _at(name: str, place: Place, loc: Loc, words: str) -> str:
+    return fault_line(name, place.line_of(loc), ".".join(map(str, loc)) or "(document)", words)
+
+
+def _told(name: str, place: Place, faults: Iterable[str]) -> list[str]:
+    return [fault_line(name, line, path, words) for line, path, words in (_split(fault, place) for fault in faults)]
 
 
 def _split(fault: str, place: Place) -> tuple[int, str, str]:

@@ -3,7 +3,9 @@
 import shutil
 from typing import Any
 
+from simulators.faces.foxess_h1 import FoxessH1
 from simulators.faces.foxess_h3 import FoxessH3
+from simulators.faces.foxess_h3_smart import FoxessH3Smart
 from simulators.faces.fronius_gen24 import FroniusGen24
 from simulators.faces.goodwe_et import GoodweEt
 from simulators.faces.hoymiles_ms_a2 import HoymilesMsA2
@@ -21,7 +23,9 @@ from simulators.faces.victron_gx_modbus import VictronGxModbus
 from simulators.faces.victron_gx_mqtt import VictronGxMqtt
 
 FACES: dict[str, type[Any]] = {
+    FoxessH1.profile: FoxessH1,
     FoxessH3.profile: FoxessH3,
+    FoxessH3Smart.profile: FoxessH3Smart,
     FroniusGen24.profile: FroniusGen24,
     GoodweEt.profile: GoodweEt,
     HoymilesMsA2.profile: HoymilesMsA2,

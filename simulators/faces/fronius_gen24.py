@@ -1,7 +1,8 @@
 """A Fronius GEN24 hybrid inverter: SunSpec models 1, 103, 120 to 124, 160 (int + SF) on unit 1, a meter (203) on 200.
 
 Modules 1 and 2 of model 160 are PV, 3 is charging and 4 discharging power, both magnitudes; 203.W + = import. The
-larger sisters (Verto) have more PV inputs and the battery in the last two modules. The scale factor of the modules'
+larger sisters (Verto) have three or four PV inputs and the battery in the last two modules; without a battery they have
+those of the PV alone. Single phase (Primo) it is model 101, and its meter may be 201. The scale factor of the modules'
 powers moves with the largest of them: 0.01 W, 0.1 W or 1 W.
 Control is model 124: OutWRte and InWRte are limits in percent of WChaMax, in force by bit 1 and bit 0 of StorCtl_Mod; a
 negative limit forces power the other way. Any write to StorCtl_Mod, OutWRte, InWRte or RvrtTms restarts the timer
@@ -48,6 +49,7 @@ class FroniusGen24:
 
     `revert_s`: the timer an earlier controller left behind. `grid_charge_permitted`: the owner's web setting.
     `reserve_works`: some firmware shows MinRsvPct as not implemented and ignores it. `mppts`: PV inputs.
+    `inverter_model`, `meter_model`: their SunSpec ids.
     """
 
     profile: ClassVar[str] = "fronius-gen24"
@@ -64,6 +66,8 @@ class FroniusGen24:
         firmware: str = "1.36.6-1",
         product: str = "Symo GEN24 10.0",
         mppts: int = 2,
+        inverter_model: int = 103,
+        meter_model: int = 203,
     ) -> None:
         self.plant = plant
         self.trouble = Trouble.NONE
@@ -80,12 +84,13 @@ class FroniusGen24:
         self.inverter, self.meter = SunSpecMap(), SunSpecMap()
         self.maps = {inverter_unit: self.inverter, meter_unit: self.meter}
         self._models: dict[int, Model] = {}
-        for number in (1, 103, 120, 121, 122, 123, 160, 124):
+        for number in (1, inverter_model, 120, 121, 122, 123, 160, 124):
             length = COMMON_LENGTH if number == 1 else None
             self._models[number] = self.inverter.add(number, repeats=mppts + 2 if number == 160 else 0, length=length)
         self.inverter.end()
         meter_common = self.meter.add(1, length=COMMON_LENGTH)
-        self._models[203] = self.meter.add(203)
+        self._models[103] = self._models[inverter_model]
+        self._models[203] = self.meter.add(meter_model)
         self.meter.end()
         common(self._models[1], maker="Fronius", product=product, firmware=firmware, serial=plant.id)
         common(

@@ -25,16 +25,19 @@ BACKUP = 2
 PACK_V, PV_V = 384.0, 400.0
 EMS_POWER_MAX = 10_000
 IDLE_W = 20.0
+SKEW_PCT = 5.0
 
 
 class GoodweEt:
-    """The product; its minimum SoC is the plant's reserve."""
+    """The product; its minimum SoC is the plant's reserve. `second_part`: a second battery's part of the power, whose
+    SoC is `SKEW_PCT` below the home's as the first one's is above; 0 = there is none."""
 
     profile: ClassVar[str] = "goodwe-et"
 
     def __init__(self, plant: Plant, *, unit: int = 247, guards_min_soc: bool = False) -> None:
         self.plant = plant
         self.trouble = Trouble.NONE
+        self.second_part = 0.0
         self.late_s = 0.0
         self.model = f"GW{plant.discharge_w_max / 1000:.0f}K-ET"
         self.serial = f"9{plant.discharge_w_max / 100:04.0f}ETU{plant.index:08d}"
@@ -213,9 +216,24 @@ class GoodweEt:
         image.u16(35178, 6200)
         image.u16(35187, 2 if plant.islanded else 1)
 
+    def _second_battery(self, image: Registers, power_w: float, soc_pct: float) -> None:
+        for at in (*range(35262, 35268), *range(39000, 39022)):
+            image.u16(at, 0)
+        image.u16(35262, PACK_V * 10)
+        image.i16(35263, power_w / PACK_V * 10)
+        image.i32(35264, power_w)
+        image.u16(39000, 1)
+        image.i16(39001, self.plant.temp_c * 10)
+        image.u16(39005, soc_pct)
+
     def _battery(self, image: Registers) -> None:
         plant = self.plant
-        power_w = plant.battery_w
+        power_w = plant.battery_w * (1 - self.second_part)
+        soc_pct = plant.soc_pct
+        if self.second_part:
+            skew_pct = min(SKEW_PCT, soc_pct, 100 - soc_pct)
+            self._second_battery(image, plant.battery_w * self.second_part, soc_pct - skew_pct)
+            soc_pct += skew_pct
         image.u16(35180, PACK_V * 10)
         image.i16(35181, power_w / PACK_V * 10)
         image.i32(35182, power_w)
@@ -225,7 +243,7 @@ class GoodweEt:
         image.i16(37003, plant.temp_c * 10)
         image.u16(37004, plant.charge_limit_w / PACK_V)
         image.u16(37005, plant.discharge_limit_w / PACK_V)
-        image.u16(37007, plant.soc_pct)
+        image.u16(37007, soc_pct)
         image.u16(37008, 98)
         image.u16(37009, 5)
         image.i16(37020, (plant.temp_c + 1) * 10)

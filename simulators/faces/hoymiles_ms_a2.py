@@ -33,7 +33,8 @@ class HoymilesMsA2:
     """The product as a client of the broker at `host`:`port`.
 
     `timeout_s`: life of a setpoint. `identical_refreshes`: False = only a changed value renews that life.
-    `numbers_as_text`: as older firmware. `heard`, `last_heard`: commands that reached it, taken or not.
+    `numbers_as_text`: as older firmware. `units`: of the stack whose master it is; it has its part of the power.
+    `heard`, `last_heard`: commands that reached it, taken or not.
     """
 
     profile: ClassVar[str] = "hoymiles-ms-a2"
@@ -53,6 +54,7 @@ class HoymilesMsA2:
         self.plant = plant
         self.trouble = Trouble.NONE
         self.late_s = 0.0
+        self.units = 1
         self.device = device or f"MSA-2800{plant.index:08d}"
         self._broker = (host, port)
         self._timeout_s = timeout_s
@@ -249,11 +251,12 @@ class HoymilesMsA2:
 
     def _battery(self) -> dict[str, object]:
         plant = self.plant
-        power_w = round(plant.battery_w, 1)
+        power_w = round(plant.battery_w / self.units, 1)
         status = "standby" if abs(power_w) < STANDBY_W else "discharge" if power_w > 0 else "charge"
         if bool(plant.batteries.inhibited[plant.index]):
             status = "lock"
-        return {"bat_sts": status, "bat_p": power_w, "soc": round(plant.soc_pct, 2)}
+        above_pct = min(5.0, 100 - plant.soc_pct) if self.units > 1 else 0.0
+        return {"bat_sts": status, "bat_p": power_w, "soc": round(plant.soc_pct + above_pct, 2)}
 
     def _quick(self) -> dict[str, object]:
         plant, battery = self.plant, self._battery()
@@ -265,11 +268,11 @@ class HoymilesMsA2:
             "heat": cold,
             "sys_pv_p": 0.0,
             "sys_plug_p": 0.0 if plant.islanded else battery["bat_p"],
-            "sys_bat_p": battery["bat_p"],
+            "sys_bat_p": round(plant.battery_w, 1),
             "sys_grid_p": round(plant.grid_w, 1),
             "sys_load_p": round(plant.load_w, 1),
             "sys_sp_p": 0.0,
-            "sys_soc": battery["soc"],
+            "sys_soc": round(plant.soc_pct, 2),
             "sys_heat": cold,
             "sys_pv2_p": round(plant.pv_w, 1),
             "sys_eps_p": battery["bat_p"] if plant.islanded else 0.0,

@@ -2,7 +2,9 @@
 
 Sources: wlcrs/huawei-solar-lib `registers.py`, `bridge.py` (1.5 s rest, 50 ms between requests, 64 registers a read,
 gaps of up to 16 joined, busy and permission codes); evcc-io/evcc `templates/definition/meter/huawei-sun2000-*.yaml`
-(forced periods, release). Client code by third parties.
+(forced periods, release) and issue 31595 (without a meter 37100 and 37113 read 0). Client code by third parties. Values
+out of range are answered with exception 4, and the discharge cut-off ends at 20 %: owners' reports in
+wlcrs/huawei_solar#277 and #1175.
 
 What no source says is the more dangerous choice here: a new power counts from the next start command only, a period of
 0 minutes never ends, a period ends on the product's own minute, up to one late, a forced command survives a reboot and
@@ -45,7 +47,8 @@ BUS_V = 450.0
 
 class HuaweiLuna2000:
     """The product. `fc16_only`: storage settings refuse function 6 (seen on some firmware); `export_negative`: the
-    exported energy counts downwards from 0; `meter_online` may be changed at any time."""
+    exported energy counts downwards from 0; `meter_online` may be changed at any time, and
+    `second_part`: a second battery's part of the power; both units are told by themselves, and their sum."""
 
     profile: ClassVar[str] = "huawei-luna2000"
 
@@ -67,6 +70,7 @@ class HuaweiLuna2000:
         self.trouble = Trouble.NONE
         self.late_s = 0.0
         self.meter_online = True
+        self.second_part = 0.0
         self.model = model
         self.serial = f"HV{plant.index:010d}"
         self._unit = unit
@@ -90,7 +94,10 @@ class HuaweiLuna2000:
         self._minute_s = 0.0
         self._running_min = 0
         self._spacing = Spacing(spacing_s)
-        self.server = ModbusServer(self, clients_max=clients_max, rest_s=rest_s, read_max=BLOCK_MAX, quiet_units=())
+        self.server = ModbusServer(
+            self, clients_max=clients_max, rest_s=rest_s, read_max=BLOCK_MAX, quiet_units=(),
+            refusal=Refusal.DEVICE_FAILURE,
+        )  # fmt: skip
         self._reboots = Reboots(self.reboot)
         self.server.after_write = self._reboots.wrote
 
@@ -192,7 +199,7 @@ class HuaweiLuna2000:
             MAX_CHARGE: charge_w,
             MAX_DISCHARGE: discharge_w,
             CUTOFF_CHARGE: 1000,
-            CUTOFF_DISCHARGE: 1000,
+            CUTOFF_DISCHARGE: 200,
             PERIOD: 1440,
             WORKING_MODE: 5,
             GRID_CHARGE: 1,
@@ -231,7 +238,7 @@ class HuaweiLuna2000:
         if self._installer_only and wanted.keys() != {HEARTBEAT}:
             raise ModbusRefused(Refusal.PERMISSION)
         if any(value > self._limits[item] for item, value in wanted.items()):
-            raise ModbusRefused(Refusal.ILLEGAL_VALUE)
+            raise ModbusRefused(Refusal.DEVICE_FAILURE)
         before = self._stored[FORCED]
         self._stored |= wanted
         if FORCED in wanted:
@@ -289,9 +296,14 @@ class HuaweiLuna2000:
     def _storage(self, image: Registers) -> None:
         plant = self.plant
         image.u16(37000, 2)
-        image.i32(37001, -plant.battery_w)
+        second_w = plant.battery_w * self.second_part
+        skew_pct = min(5.0, plant.soc_pct, 100 - plant.soc_pct) if self.second_part else 0.0
+        image.i32(37001, second_w - plant.battery_w)
         image.u16(37003, BUS_V * 10)
-        image.u16(37004, plant.soc_pct * 10)
+        image.u16(37004, (plant.soc_pct + skew_pct) * 10)
+        image.u16(37738, (plant.soc_pct - skew_pct) * 10 if self.second_part else 0)
+        image.u16(37741, 2 if self.second_part else 0)
+        image.i32(37743, -second_w)
         image.u32(37007, plant.charge_w_max)
         image.u32(37009, plant.discharge_w_max)
         image.u16(37014, 0)
@@ -314,7 +326,7 @@ class HuaweiLuna2000:
         plant, online = self.plant, self.meter_online
         image.u16(37100, online)
         image.u16(37125, 1)
-        image.i32(37113, -plant.grid_w if online else NO_I32)
+        image.i32(37113, -plant.grid_w if online else 0)
         image.i32(37119, plant.exported_wh / (-10 if self._export_negative else 10) if online else NO_I32)
         image.i32(37121, plant.imported_wh / 10 if online else NO_I32)
         for i, phase_w in enumerate(thirds(-plant.grid_w)):

@@ -124,6 +124,7 @@ class ModbusServer:
     `clients_max`: further clients are accepted and closed at once. `rest_s`: the device answers nothing for so long
     after a client connected. `quiet_units`: units whose writes are carried out and not answered (broadcast).
     `reopen_s`: clients are refused for so long after one left. `idle_s`: a silent connection is cut after so long.
+    `refusal`, `busy`: the exceptions of a device that takes no write, and of one that is busy.
     """
 
     def __init__(
@@ -136,6 +137,8 @@ class ModbusServer:
         quiet_units: tuple[int, ...] = (0,),
         reopen_s: float = 0.0,
         idle_s: float | None = None,
+        refusal: Refusal = Refusal.ILLEGAL_VALUE,
+        busy: Refusal = Refusal.BUSY,
     ) -> None:
         self._device = device
         self._clients_max = clients_max
@@ -144,6 +147,8 @@ class ModbusServer:
         self._quiet_units = quiet_units
         self._reopen_s = reopen_s
         self._idle_s = idle_s
+        self._refusal = refusal
+        self._busy = busy
         self._shut_until_s = 0.0
         self._server: asyncio.Server | None = None
         self._writers: dict[asyncio.StreamWriter, None] = {}
@@ -239,7 +244,7 @@ class ModbusServer:
                 if not 1 <= count <= self._read_max:
                     raise ModbusRefused(Refusal.ILLEGAL_VALUE)
                 if self._device.trouble is Trouble.BUSY:
-                    raise ModbusRefused(Refusal.BUSY)
+                    raise ModbusRefused(self._busy)
                 words = self._device.read(unit, function, address, count)
                 return struct.pack(f">BB{count}H", function, 2 * count, *words)
             if function == 6:
@@ -260,9 +265,9 @@ class ModbusServer:
     def _write(self, unit: int, function: int, address: int, values: list[int], answer: bytes) -> bytes | None:
         self.requests.append((unit, function, address, len(values)))
         if self._device.trouble is Trouble.BUSY:
-            raise ModbusRefused(Refusal.BUSY)
+            raise ModbusRefused(self._busy)
         if self._device.trouble is Trouble.REFUSE:
-            raise ModbusRefused(Refusal.ILLEGAL_VALUE)
+            raise ModbusRefused(self._refusal)
         self._device.write(unit, function, address, values)
         if self.after_write is not None and self.after_write():
             return None

@@ -2,7 +2,8 @@
 
 Sources: Sigenergy Modbus Protocol EN V2.9 (2026-05-13; input registers function 4, holding function 3, 6 and 16,
 40000 write-only by function 6, one request a second, limits 40032/40034 in force in every mode, no time-out named);
-register table of TypQxQ/Sigenergy-Local-Modbus for identity and neighbours of the inverter.
+register table of TypQxQ/Sigenergy-Local-Modbus for identity and neighbours of the inverter; 30282 and 30284, the load,
+as the client `sigenergy2mqtt` 2026.10.10 reads them, which was not written by us and is run against this face.
 
 What the protocol leaves open is the more dangerous choice here: nothing ends a remote mode, remote enable and every
 other holding register survive a reboot, 40001 is taken at any time and acts as soon as its mode is in force, remote
@@ -221,6 +222,8 @@ class SigenergyPlant:
         image.u64(30204, plant.discharged_wh / 10)
         image.u64(30216, plant.imported_wh / 10)
         image.u64(30220, plant.exported_wh / 10)
+        image.i32(30282, plant.load_w)
+        image.i32(30284, plant.load_w)
         image.i16(30286, plant.temp_c * 10)
         return image
 

@@ -8,7 +8,8 @@ charges between its minimum and maximum, 2290 discharges so, 2424 steers the met
 firmware does not protect its reserve in 2290. Parameters (40187, 41193 to 41198) are flash: `flash_writes` counts.
 Unit 1 answers 42109 (serial u32, SUSy id u16, unit id u16) so that a client finds the unit.
 Source: SMA "Modbus interface" technical information 1.5 and TI-28 register workbook; evcc-io/evcc templates
-sma-sbs-modbus, commit b29b49e30. Unverified: when exactly a group ends, what 41193 does to it, values of 30955, 31391.
+sma-sbs-modbus, commit b29b49e30. 31391 is the battery's health, as the client sma-modbus 2.1.3 lists it.
+Unverified: when exactly a group ends, what 41193 does to it, values of 30955.
 """
 
 import math
@@ -167,8 +168,8 @@ class SmaSbs:
         registers.u32(30_851, NAN_U32 if asleep else 400 * 100)
         registers.u32(30_865, grid_w)
         registers.u32(30_867, -grid_w)
-        for address in (30_955, 31_391):
-            registers.u32(address, NAN_ENUM if asleep else status)
+        registers.u32(30_955, NAN_ENUM if asleep else status)
+        registers.u32(31_391, NAN_ENUM if asleep else FAULT if self.alarms else OK)
         registers.u32(31_393, NAN_U32 if asleep else -battery_w)
         registers.u32(31_395, NAN_U32 if asleep else battery_w)
         registers.u64(31_397, plant.charged_wh)

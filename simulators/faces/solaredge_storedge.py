@@ -1,5 +1,8 @@
 """A SolarEdge StorEdge inverter: SunSpec 1, 103, a meter (1, 203 at 40121), storage control 0xE004, battery 0xE100.
 
+Single phase it has model 101, with a meter 201 or 203. Every meter has a common block of its own, whose option text
+says what it measures: "Production" or "Export+Import"; that of the PV may come first.
+
 SunSpec is big-endian; everything from 0xE000 on has its least significant word first. 103.W is the inverter's AC power
 (PV and battery), 203.W + = export, battery power 0xE174 + = charge. One TCP client only.
 Remote control is StorageControl 4 with a command mode and unsigned limits; it needs AdvancedPwrControlEn, which is
@@ -10,8 +13,9 @@ block, the command too, survives a reboot; mode 4 does not stop at the reserve; 
 0xF704..0xF711 mirrors 0xE004..0xE011. The scale factors of powers move with them, as fine as 16 bits allow, and are 0
 while the inverter gives nothing; a meter that sleeps says "not implemented" everywhere, its factors too.
 Source: SolarEdge "Power Control Open Protocol for SolarEdge Inverters" and "SunSpec implementation technical note";
-WillCodeForCats/solaredge-modbus-multi, commit f0ab4b1; evcc#2162, solaredge_modbus#91, #106, modbus-multi#1007,
-dbus-solaredge#14. Unverified: stale read-back, time-out 0.
+WillCodeForCats/solaredge-modbus-multi, commit f0ab4b1 (inverters 101 to 103, meters 201 to 204); evcc#2162,
+solaredge_modbus#91, #106, modbus-multi#1007, dbus-solaredge#14; meters and their options: tjko/sunspec-monitor#4.
+Unverified: stale read-back, time-out 0.
 """
 
 import math
@@ -29,6 +33,9 @@ POWER_RAW_MAX, POWER_SF = 0x7FFF, -2
 ABSENT_F32 = -3.4028234663852886e38
 MIRROR_FROM, MIRROR_TO, MIRROR_BY = 0xF704, 0xF711, 0x1700
 BATTERY_FROM, BATTERY_TO = 0xE100, 0xE18B
+BATTERIES_AT = (0x000, 0x100, 0x300)
+SHARES = {1: (1.0,), 2: (0.6, 0.4), 3: (0.5, 0.3, 0.2)}
+UNEQUAL_PCT = 10.0
 COMMAND_FROM, COMMAND_TO = 0xE00B, 0xE011
 COMMIT, RESTORE, REACTIVE, ADVANCED = 0xF100, 0xF101, 0xF104, 0xF142
 CONTROL, POLICY, RESERVE, DEFAULT, TIMEOUT, COMMAND = 0xE004, 0xE005, 0xE008, 0xE00A, 0xE00B, 0xE00D
@@ -55,9 +62,13 @@ WRITABLE = {
     REACTIVE: ("ReactivePwrConfig", "i32"),
     ADVANCED: ("AdvancedPwrControlEn", "i32"),
 }
+# What a client asks at set-up, from the questions of `solaredged` 0.5.0, which was not written by us and is run against
+# this face: external production, dynamic power control; ENABLED mirrors AdvancedPwrControlEn.
+ASKED = {0xE012: ("f32", 0.0), 0xF000: ("u16", 0), 0xF001: ("u16", 100), 0xF002: ("f32", 1.0), 0xF106: ("i32", 0)}
+ENABLED = 0xF108
 FORMATS = {"u16": ">H", "i16": ">h", "u32": ">I", "i32": ">i", "f32": ">f"}
 RANGES = {
-    CONTROL: (0, 4),
+    CONTROL: (0, 5),
     POLICY: (0, 3),
     RESERVE: (0, 100),
     TIMEOUT: (0, 86_400),
@@ -75,7 +86,8 @@ class SolarEdgeStorEdge:
     """Simulated StorEdge. `commit_s` and `readback_s` are simulated seconds, `reopen_s` and `idle_s` real ones.
 
     `advanced_power_control`: the installer has switched it on. `battery_asleep`, `meter_asleep`: their values are
-    missing.
+    missing. `inverter_model`, `meter_model`: their SunSpec ids. `production_meter`: another meter, before that of the
+    grid connection, measures what the inverter gives. `batteries`: how many, of unequal size and not equally full.
     """
 
     profile: ClassVar[str] = "solaredge-storedge"
@@ -87,6 +99,10 @@ class SolarEdgeStorEdge:
         advanced_power_control: bool = True,
         backup_capable: bool = True,
         has_meter: bool = True,
+        inverter_model: int = 103,
+        meter_model: int = 203,
+        production_meter: bool = False,
+        batteries: int = 1,
         timeout_s: int = 3_600,
         default_mode: int = 1,
         commit_s: float = 6.0,
@@ -112,8 +128,11 @@ class SolarEdgeStorEdge:
         self.server = ModbusServer(self, clients_max=1, reopen_s=reopen_s, idle_s=idle_s)
         self.server.after_write = self._reboots.wrote
         self.map = SunSpecMap()
-        self._common, self._inverter = self.map.add(1, length=COMMON_LENGTH), self.map.add(103)
-        self._meter: Model | None = None
+        self._common, self._inverter = self.map.add(1, length=COMMON_LENGTH), self.map.add(inverter_model)
+        self._meter_model = meter_model
+        self._shares = SHARES[batteries]
+        self._meters: list[tuple[str, Model]] = []
+        self._meter_options = ["Production"] * production_meter + ["Export+Import"] * has_meter
         self.registers = Registers(little=True)
         self._values: dict[int, float] = {
             **{0xE000: 0, 0xE001: 0, 0xE002: 0.0, CONTROL: SELF_CONSUMPTION, POLICY: 0, 0xE006: 0.0},
@@ -129,24 +148,26 @@ class SolarEdgeStorEdge:
         common(self._common, maker="SolarEdge", product="SE10K-RWS48", firmware="0004.0018.0231", serial=plant.id)
         self._inverter.set(A_SF=-1, V_SF=-1, W_SF=0, Hz_SF=-2, VA_SF=0, WH_SF=0, DCW_SF=0, Tmp_SF=-2)
         self._inverter.set(PhVphA=230, PhVphB=230, PhVphC=230, Hz=50, Evt1=0, Evt2=0)
-        if self._has_meter:
+        for option in self._meter_options:
             meter_common = self.map.add(1, length=COMMON_LENGTH)
             common(
                 meter_common,
                 maker="SolarEdge",
                 product="SE-MTR-3Y-400V-A",
                 firmware="75",
-                serial=f"{plant.id}-meter",
-                options="Export+Import",
+                serial=f"{plant.id}-meter" if option != "Production" else f"{plant.id}-pv",
+                options=option,
             )
-            self._meter = self.map.add(203)
+            self._meters.append((option, self.map.add(self._meter_model)))
         self.map.end()
         battery = self.registers
-        for address in range(BATTERY_FROM, BATTERY_TO + 1):
-            battery.words[address] = 0
-        for offset, text in ((0x00, "SolarEdge"), (0x10, "Home Battery 48V"), (0x20, "2.12"), (0x30, f"{plant.id}-b")):
-            battery.text(BATTERY_FROM + offset, text, 16)
-        battery.u16(0xE140, 15)
+        for base in BATTERIES_AT[: len(self._shares)]:
+            for address in range(BATTERY_FROM, BATTERY_TO + 1):
+                battery.words[base + address] = 0
+            texts = ((0x00, "SolarEdge"), (0x10, "Home Battery 48V"), (0x20, "2.12"), (0x30, f"{plant.id}-b"))
+            for offset, text in texts:
+                battery.text(base + BATTERY_FROM + offset, text, 16)
+            battery.u16(base + 0xE140, 15)
 
     # connection
 
@@ -173,6 +194,7 @@ class SolarEdgeStorEdge:
         if unit != UNIT:
             raise ModbusRefused(Refusal.NO_TARGET)
         if address < 0xE000:
+            self._inverter.set(TmpSnk=self.plant.temp_c + 10)
             self._measure_sunspec()
             return self.map.registers.block(address, count)
         if MIRROR_FROM <= address <= MIRROR_TO:
@@ -247,14 +269,16 @@ class SolarEdgeStorEdge:
         self._inverter.set(W_SF=factor, VA_SF=factor, DCW_SF=factor)
         self._inverter.set(W=ac_w, VA=abs(ac_w), A=abs(ac_w) / 230, DCW=ac_w, TmpCab=plant.temp_c)
         self._inverter.set(WH=plant.pv_wh + plant.discharged_wh, St=4 if abs(ac_w) >= 1 else 8)
-        if self._meter is not None and self.meter_asleep:
-            self._meter.blank()
-        elif self._meter is not None:
-            factor = finest(abs(grid_w), POWER_RAW_MAX, at_least=POWER_SF)
-            self._meter.set(A_SF=-1, V_SF=-1, Hz_SF=-2, W_SF=factor, TotWh_SF=0, PhV=230, Hz=50, Evt=0)
-            third_w = -grid_w / 3
-            self._meter.set(W=-grid_w, WphA=third_w, WphB=third_w, WphC=third_w, A=abs(grid_w) / 230)
-            self._meter.set(TotWhImp=plant.imported_wh, TotWhExp=plant.exported_wh)
+        for option, meter in self._meters:
+            if self.meter_asleep:
+                meter.blank()
+                continue
+            out_w = ac_w if option == "Production" else -grid_w
+            factor = finest(abs(out_w), POWER_RAW_MAX, at_least=POWER_SF)
+            meter.set(A_SF=-1, V_SF=-1, Hz_SF=-2, W_SF=factor, TotWh_SF=0, PhV=230, Hz=50, Evt=0)
+            meter.set(W=out_w, WphA=out_w / 3, WphB=out_w / 3, WphC=out_w / 3, A=abs(out_w) / 230)
+            if option != "Production":
+                meter.set(TotWhImp=plant.imported_wh, TotWhExp=plant.exported_wh)
 
     def _measure_storage(self) -> None:
         plant, registers = self.plant, self.registers
@@ -264,32 +288,44 @@ class SolarEdgeStorEdge:
         if stale_s > 0:
             shown[COMMAND] = stale
         put = {"u16": registers.u16, "i16": registers.i16, "u32": registers.u32, "i32": registers.i32}
+        shown_asked = ASKED | {ENABLED: ("i32", self._committed[ADVANCED])}
+        for address, (kind, value) in shown_asked.items():
+            put.get(kind, registers.f32)(address, value)
         for address, value in shown.items():
             put.get(WRITABLE[address][1], registers.f32)(address, value)
-        battery_w, asleep = plant.battery_w, self.battery_asleep
+        apart_pct = min(UNEQUAL_PCT, plant.soc_pct, 100 - plant.soc_pct)
+        # the first is fuller, the second emptier by as much energy
+        fuller_pct = [apart_pct * self._shares[1], -apart_pct * self._shares[0], 0.0] if self._shares[1:] else [0.0]
+        for base, share, more_pct in zip(BATTERIES_AT, self._shares, fuller_pct, strict=False):
+            self._measure_battery(base, share, plant.soc_pct + more_pct)
+
+    def _measure_battery(self, base: int, share: float, soc_pct: float) -> None:
+        """One battery, which has this share of all that they have together."""
+        plant, registers, asleep = self.plant, self.registers, self.battery_asleep
+        battery_w, capacity_wh = share * plant.battery_w, share * plant.capacity_wh
         floats = {
-            0xE142: plant.capacity_wh,
-            0xE144: plant.charge_w_max,
-            0xE146: plant.discharge_w_max,
-            0xE148: plant.charge_w_max,
-            0xE14A: plant.discharge_w_max,
+            0xE142: capacity_wh,
+            0xE144: share * plant.charge_w_max,
+            0xE146: share * plant.discharge_w_max,
+            0xE148: share * plant.charge_w_max,
+            0xE14A: share * plant.discharge_w_max,
             0xE16C: plant.temp_c,
             0xE16E: plant.temp_c,
             0xE170: 50.0,
             0xE172: -battery_w / 50.0,
             0xE174: -battery_w,
-            0xE17E: plant.capacity_wh,
-            0xE180: plant.capacity_wh * plant.soc_pct / 100,
+            0xE17E: capacity_wh,
+            0xE180: capacity_wh * soc_pct / 100,
             0xE182: 100.0,
-            0xE184: plant.soc_pct,
+            0xE184: soc_pct,
         }
         for address, value in floats.items():
-            registers.f32(address, ABSENT_F32 if asleep else value)
-        registers.u64(0xE176, plant.discharged_wh)
-        registers.u64(0xE17A, plant.charged_wh)
+            registers.f32(base + address, ABSENT_F32 if asleep else value)
+        registers.u64(base + 0xE176, share * plant.discharged_wh)
+        registers.u64(base + 0xE17A, share * plant.charged_wh)
         status = 0 if asleep else 7 if abs(battery_w) < 10 else 4 if battery_w > 0 else 3
-        registers.u32(0xE186, status)
-        registers.u32(0xE188, status)
+        registers.u32(base + 0xE186, status)
+        registers.u32(base + 0xE188, status)
 
     # time
 

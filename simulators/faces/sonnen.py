@@ -16,7 +16,7 @@ from aiohttp import web
 from simulators.faces.plant import Connection, Plant, Trouble
 from simulators.faces.web import WebServer, answer
 
-MANUAL, SELF_CONSUMPTION, MODULE_EXTENSION, TIME_OF_USE = "1", "2", "6", "10"
+MANUAL, SELF_CONSUMPTION, MODULE_EXTENSION, TIME_OF_USE, WALL_BOX = "1", "2", "6", "10", "11"
 RAW_BOTTOM_PCT = 8.0
 AVERAGE_S = 60.0
 IDLE_W = 10.0

@@ -3,7 +3,8 @@
 Sources: weltmeyer/python_sonnenbatterie `sonnenbatterie2/` (paths, header, modes, strings, answers of PUT);
 evcc-io/evcc `templates/definition/meter/sonnenbatterie.yaml` (order of writes, release); MarkusBiggus/sonnen_api_v2
 `tests/` (answers of status, latestdata, battery, powermeter, inverter); ioBroker.sonnen#118 and ha_sonnenbatterie#92
-(setpoints that fall back where the maker's own pool steers). Client code by third parties, no vendor document.
+(setpoints that fall back where the maker's own pool steers), ha_sonnenbatterie#97 (mode 11). Client code by third
+parties, no vendor document.
 
 No watchdog is documented: in manual mode the last setpoint stays. Not known, and chosen here for the worse: mode,
 reserve and setpoint survive a reboot; a setpoint outside manual mode is answered `true` and forgotten; one above the
@@ -22,6 +23,7 @@ from simulators.faces.sonnen import (
     MODULE_EXTENSION,
     SELF_CONSUMPTION,
     TIME_OF_USE,
+    WALL_BOX,
     LoadAverage,
     local_time,
     raw_soc_pct,
@@ -30,7 +32,7 @@ from simulators.faces.sonnen import (
 from simulators.faces.upkeep import Reboots
 from simulators.faces.web import WebServer, answer, body_of
 
-MODES = (MANUAL, SELF_CONSUMPTION, MODULE_EXTENSION, TIME_OF_USE)
+MODES = (MANUAL, SELF_CONSUMPTION, MODULE_EXTENSION, TIME_OF_USE, WALL_BOX)
 PACK_V, MODULE_WH = 211.0, 5_000
 API = "/api/v2"
 TOKEN = "2c7e5a90-41d3-4b7b-9a0e-6f1d0c8e5b21"

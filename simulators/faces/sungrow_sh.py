@@ -9,9 +9,10 @@ read-back); heartbeat 1 to 1000 s, SoC ranges: the maker's cloud parameters 1001
 
 Not known, and chosen here for the worse: everything but the heartbeat is stored, so mode 2 and its command outlive a
 reboot, and mode 3 goes on for `first_s` after it; command and power stay in their registers when mode 3 runs out; modes
-2 and 3 work below minimum SoC and backup reserve. Sign of 5600 is not known, + = import here. Written by no source:
-refusals of unknown addresses and of values out of range. Not simulated: backup mode, PV limits, short answers of old
-WiNet firmware.
+2 and 3 work below minimum SoC and backup reserve. Sign of 5600 is not known, + = import here. Values out of
+range are answered with exception 4, as a dongle that is busy answers everything: bohdan-s/SunGather#127,
+mkaiser/Sungrow-SHx-Inverter-Modbus-Home-Assistant#406. Written by no source: refusals of unknown addresses. Not
+simulated: backup mode, PV limits, short answers of old WiNet firmware.
 """
 
 import math
@@ -30,9 +31,15 @@ EXPORT_LIMIT, BACKUP_MODE, HEARTBEAT, EXPORT_LIMITED, BACKUP_SOC = 13073, 13074,
 CHARGE_MAX, DISCHARGE_MAX, CHARGE_START, DISCHARGE_START = 33046, 33047, 33148, 33149
 NO_I32 = 0x7FFFFFFF
 PACK_V = 256.0
-DEVICE_TYPE = 0x0E03
+SH10RT = 0x0E03
 STATES = {SELF_CONSUMPTION: 0x0040, VPP: 0x0040, FORCED: 0x0800, EXTERNAL: 0x4000}
-BLOCKS = (range(4989, 5041), range(5213, 5215), range(5600, 5640), range(12999, 13051))
+# What is there at set-up follows the questions of the clients `sungrow-sht-modbus` 0.1.0a3 and
+# `sungrow-modbus` 0.1.0a17, which were not written by us and are run against this face. Both take 5600 for + = import.
+BLOCKS = (
+    *(range(4951, 5041), range(5114, 5116), range(5213, 5242), range(5600, 5640)),
+    *(range(5719, 5746), range(12999, 13079)),
+)
+FIXED = {13017: OFF, 13087: 1000, 13088: OFF, 13089: 1000, 31212: OFF}
 OLD_HAS_NOT = frozenset((5213, 5214, 5630))
 
 
@@ -56,6 +63,7 @@ class SungrowSh:
         timer_scale: float = 1.0,
         first_s: float = 30.0,
         guards_min_soc: bool = False,
+        device_type: int = SH10RT,
     ) -> None:
         self.plant = plant
         self.trouble = Trouble.NONE
@@ -68,6 +76,7 @@ class SungrowSh:
         self._timer_scale = timer_scale
         self._first_s = first_s
         self._guards_min_soc = guards_min_soc
+        self._device_type = device_type
         charge_w, discharge_w = round(plant.charge_w_max), round(plant.discharge_w_max)
         self._allowed: dict[int, range | tuple[int, ...]] = {
             EMS_MODE: (SELF_CONSUMPTION, FORCED, EXTERNAL, VPP),
@@ -99,7 +108,9 @@ class SungrowSh:
         self._left_s = 0.0
         self._stale: dict[int, tuple[int, float]] = {}
         self._spacing = Spacing(spacing_s)
-        self.server = ModbusServer(self, read_max=read_max, quiet_units=())
+        self.server = ModbusServer(
+            self, read_max=read_max, quiet_units=(), refusal=Refusal.DEVICE_FAILURE, busy=Refusal.DEVICE_FAILURE
+        )
         self._reboots = Reboots(self.reboot)
         self.server.after_write = self._reboots.wrote
 
@@ -187,7 +198,7 @@ class SungrowSh:
         self._check_unit(unit)
         wanted = whole_items(address, values, dict.fromkeys(self._allowed, 1))
         if any(value not in self._allowed[at] for at, value in wanted.items()):
-            raise ModbusRefused(Refusal.ILLEGAL_VALUE)
+            raise ModbusRefused(Refusal.DEVICE_FAILURE)
         before, until_s = self._holding().words, loop_s() + self._stale_s
         self._stale |= {at: (before[at], until_s) for at in wanted}
         began = wanted.get(EMS_MODE) == EXTERNAL != self._stored[EMS_MODE]
@@ -204,7 +215,7 @@ class SungrowSh:
 
     def _holding(self) -> Registers:
         image = Registers()
-        for at, value in self._stored.items():
+        for at, value in (FIXED | self._stored).items():
             image.u16(at, value)
         image.u16(HEARTBEAT, math.ceil(self._left_s))
         now_s = loop_s()
@@ -229,7 +240,7 @@ class SungrowSh:
     def _inverter(self, image: Registers) -> None:
         plant = self.plant
         image.text(4989, self.serial, 10)
-        image.u16(4999, DEVICE_TYPE)
+        image.u16(4999, self._device_type)
         image.u16(5000, plant.discharge_w_max / 100)
         image.u16(5001, 1)
         image.i16(5007, (plant.temp_c + 12) * 10)
@@ -240,6 +251,7 @@ class SungrowSh:
         for at in (5018, 5019, 5020):
             image.u16(at, 2300)
         image.u16(5035, 500)
+        image.u16(5241, 5000)
         image.u16(12999, 0x1000 if plant.islanded else STATES[self._stored[EMS_MODE]])
         image.u32(13002, plant.pv_wh / 100)
         image.i32(13033, plant.pv_w + plant.battery_w)

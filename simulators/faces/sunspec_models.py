@@ -123,3 +123,5 @@ MODELS: dict[int, str] = {
         LocRemCtl:e16 DERHb:u32 ControllerHb:u32* AlarmReset:u16* OpCtl:e16*
     """,
 }
+# Inverters and meters of one, split and three phases have the same points at the same places.
+MODELS |= {101: MODELS[103], 102: MODELS[103], 201: MODELS[203], 202: MODELS[203], 204: MODELS[203]}

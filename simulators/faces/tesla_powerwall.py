@@ -2,7 +2,9 @@
 
 Source: jasonacox/pypowerwall `pypowerwall/local/`, `API.md`, `pwsimulator/stub.py` (paths, answers, login by token or
 by two cookies, 401 and 403, five minutes of quiet after a 429, full overwrite of /api/operation, raw scale of
-percents). Client code by third parties, no vendor document.
+percents). Client code by third parties, no vendor document. `/api/powerwalls`, `/api/solars`, `/api/config` and the
+members `loginTime`, `power_supply_mode`, `pinv_grid_state`, `wobble_detected`, `q_out` and `i_out` follow the questions
+of the client `tesla-powerwall` 0.5.3, which was not written by us and is run against this face.
 
 There is no setpoint: mode and reserve are stored settings, and they are all that can be written. The battery charges
 from the grid, where that is allowed, in mode `backup` and below the reserve. Percents are on the raw scale: what the
@@ -27,6 +29,7 @@ RATE_WINDOW_S, QUIET_S = 60.0, 300.0
 HIDDEN = 0.05
 SESSIONS_MAX = 100
 NOMINAL_V = 240.0
+PART = "2012170-25-E"
 
 
 def raw_pct(shown_pct: float) -> float:
@@ -139,7 +142,10 @@ class TeslaPowerwall:
             "/api/status": self._status,
             "/api/site_info": self._site_info,
             "/api/site_info/site_name": lambda: {"site_name": "Home", "timezone": "Europe/Berlin"},
-            "/api/sitemaster": lambda: {"status": "StatusUp", "running": True, "connected_to_tesla": True},
+            "/api/sitemaster": self._sitemaster,
+            "/api/powerwalls": self._powerwalls,
+            "/api/solars": lambda: [{"brand": "Other", "model": "Inverter", "power_rating_watts": 10_000}],
+            "/api/config": lambda: {"vin": self.din},
             "/api/meters/aggregates": self._aggregates,
             "/api/system_status": self._system_status,
             "/api/system_status/soe": lambda: {"percentage": raw_pct(self.plant.soc_pct)},
@@ -205,7 +211,7 @@ class TeslaPowerwall:
         self._sessions[token] = self._up_s + self._token_s
         email = str(given.get("email", ""))
         roles = {"email": email, "firstname": "Tesla", "lastname": "Energy", "roles": ["Home_Owner"]}
-        response = answer(roles | {"token": token, "provider": "Basic"})
+        response = answer(roles | {"token": token, "provider": "Basic", "loginTime": "2026-05-04T12:00:00+02:00"})
         response.set_cookie("AuthCookie", token)
         response.set_cookie("UserRecord", secrets.token_urlsafe(16))
         return response
@@ -274,6 +280,14 @@ class TeslaPowerwall:
             "timezone": "Europe/Berlin",
         }
 
+    @staticmethod
+    def _sitemaster() -> dict[str, object]:
+        return {"status": "StatusUp", "running": True, "connected_to_tesla": True, "power_supply_mode": False}
+
+    def _powerwalls(self) -> dict[str, object]:
+        pack = {"PackagePartNumber": PART, "PackageSerialNumber": f"TG{self.plant.index:012d}"}
+        return {"powerwalls": [pack], "gateway_din": self.din}
+
     def _aggregates(self) -> dict[str, object]:
         plant = self.plant
         load_wh = plant.imported_wh + plant.pv_wh + plant.discharged_wh - plant.exported_wh - plant.charged_wh
@@ -306,11 +320,15 @@ class TeslaPowerwall:
             "nominal_energy_remaining": round(full_wh * raw_pct(plant.soc_pct) / 100),
         }
         block = energies | {
-            "PackagePartNumber": "2012170-25-E",
+            "PackagePartNumber": PART,
             "PackageSerialNumber": f"TG{plant.index:012d}",
             "disabled_reasons": [],
             "pinv_state": "PINV_GridFollowing",
+            "pinv_grid_state": "Grid_Uncompliant" if plant.islanded else "Grid_Compliant",
+            "wobble_detected": False,
             "p_out": round(plant.battery_w),
+            "q_out": 0,
+            "i_out": round(plant.battery_w / NOMINAL_V, 1),
             "v_out": NOMINAL_V,
             "f_out": 50.0,
             "energy_charged": round(plant.charged_wh),

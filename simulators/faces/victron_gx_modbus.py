@@ -1,12 +1,13 @@
 """A Victron GX (Venus OS) with ESS, a CAN battery, a VE.Bus inverter and a grid meter, over Modbus TCP (big-endian).
 
 Sources: victronenergy/dbus_modbustcp `CCGX-Modbus-TCP-register-list.xlsx` and README v1.0.101 (registers, units,
-exceptions 10 and 11); sfstar/hass-victron register table (battery 301, 302) and its issue 226 (60 s in external mode).
+exceptions 10 and 11) and the server's code (a value that is not there is answered as 0); sfstar/hass-victron register
+table (battery 301, 302) and its issue 226 (60 s in external mode).
 
 The product steers the battery by itself so that the meter shows the grid setpoint: battery = load - PV - setpoint.
 2716 is volatile and ends by itself; the time is not published (60 s assumed by clients, 5 min were seen: `override_s`).
 What is not known is the more dangerous choice here: a setpoint in 2716 discharges below the minimum SoC
-(`guards_min_soc` for the opposite), and an unset 2716 reads as 0x7FFFFFFF, its type's "not available".
+(`guards_min_soc` for the opposite).
 """
 
 from typing import ClassVar
@@ -40,7 +41,8 @@ PACK_V = 51.2
 
 
 class VictronGxModbus:
-    """The product. `override_s`: life of 2716 after its last write; `external_s`: the same of VE.Bus setpoints."""
+    """The product. `override_s`: life of 2716 after its last write; `external_s`: the same of VE.Bus setpoints;
+    `battery_known`, `grid_known`: whether a service reports the battery, and the grid and its loads."""
 
     profile: ClassVar[str] = "victron-gx-modbus"
 
@@ -58,6 +60,7 @@ class VictronGxModbus:
         self.plant = plant
         self.trouble = Trouble.NONE
         self.late_s = 0.0
+        self.battery_known = self.grid_known = True
         self.portal_id = f"c0619ab{plant.index:05d}"
         self._units = {"system": 100, "battery": battery_unit, "grid": grid_unit, "vebus": vebus_unit}
         self._override_s = override_s
@@ -214,7 +217,7 @@ class VictronGxModbus:
             image.u16(at, 0)
         image.text(800, self.portal_id, 6)
         pv_w, load_w, grid_w = thirds(plant.pv_w), thirds(plant.load_w), thirds(plant.grid_w)
-        for i in range(3):
+        for i in range(3 if self.grid_known else 0):
             image.u16(811 + i, pv_w[i])
             image.u16(817 + i, load_w[i])
             image.i16(820 + i, grid_w[i])
@@ -222,6 +225,13 @@ class VictronGxModbus:
             image.u32(902 + 2 * i, load_w[i])
             image.i32(908 + 2 * i, grid_w[i])
         image.u16(826, 240 if plant.islanded else 1)
+        if self.battery_known:
+            self._battery_summary(image)
+        self._settings_image(image)
+        return image
+
+    def _battery_summary(self, image: Registers) -> None:
+        plant = self.plant
         image.u16(840, PACK_V * 10)
         image.i16(841, -plant.battery_w / PACK_V * 10)
         image.i16(842, -plant.battery_w)
@@ -229,8 +239,6 @@ class VictronGxModbus:
         image.u16(844, 0 if abs(plant.battery_w) < 10 else 1 if plant.battery_w < 0 else 2)
         image.i16(866, -plant.battery_w)
         image.i32(870, -plant.battery_w)
-        self._settings_image(image)
-        return image
 
     def _settings_image(self, image: Registers) -> None:
         for at, value in self._words.items():
@@ -239,7 +247,7 @@ class VictronGxModbus:
             number = self._powers[name]
             number = -1 if number == -1 and name != "setpoint" else round(number / step_w)
             image.i32(at, number) if SYSTEM_SIZES[at] == 2 else image.i16(at, number)
-        image.i32(OVERRIDE, NO_I32 if self._override_w is None else self._override_w)
+        image.i32(OVERRIDE, self._override_w or 0)
         image.u16(2709, 0)
         image.u16(2903, self._words[MIN_SOC])
 

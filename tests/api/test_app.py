@@ -559,6 +559,13 @@ async def test_devices_route_names_what_is_not_understood() -> None:
         assert shown["unclear"] == ["opt_out", "faults", "message"]
 
 
+async def test_devices_route_says_why_a_model_is_not_written() -> None:
+    async with rig() as r:
+        r.world.fleet.read_only[0] = "nobody knows its registers"
+        first, second, *_ = (await r.ask("GET", "/v1/devices"))["devices"]
+        assert (first["read_only"], second["read_only"]) == ("nobody knows its registers", None)
+
+
 async def test_devices_route_names_why_a_device_cannot_be_told() -> None:
     async with rig(devices=2) as r:
         r.world.homes.untold = {0: WriteOutcome.NO_SUBSCRIBER}

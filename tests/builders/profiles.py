@@ -60,6 +60,7 @@ readings:
 control:
   domain: battery_ac
   saves: [work_mode]
+  switch_first: a made-up reason
   begin:
     - {{write: work_mode, value: 4, if_changed: true}}
   discharge: &no_alias

@@ -5,6 +5,7 @@ import fcntl
 import hashlib
 import json
 import re
+import shutil
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -148,6 +149,19 @@ def test_profiles_list_and_check_know_what_is_installed(tmp_path: Path) -> None:
         result = run("profiles", *args)
         assert result.exit_code == 2
         assert result.output
+
+
+def test_profiles_list_says_of_each_quantity_whether_others_confirm_it(tmp_path: Path) -> None:
+    shutil.copy(PROFILES / "foxess-h3.yaml", tmp_path)
+    noticed = {"soc_pct": {"scale": ["a library 1.0"]}, "control": {"sign": [], "scale": ["a library 1.0"]}}
+    (tmp_path / "confirmed.json").write_text(json.dumps({"foxess-h3": noticed}))
+    (row,) = json.loads(run("profiles", "list", "--dir", str(tmp_path), "--json").output)
+    assert row["confirmed"] == {
+        "soc_pct": {"by": ["a library 1.0"], "unnoticed": [], "confirmed": True},
+        "control": {"by": ["a library 1.0"], "unnoticed": ["sign"], "confirmed": False},
+    }
+    shown = run("profiles", "list", "--dir", str(tmp_path)).output
+    assert "unconfirmed" in shown
 
 
 def test_profiles_list_tells_what_a_product_can_be_told_and_which_file_it_is(tmp_path: Path) -> None:

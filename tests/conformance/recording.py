@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from gateway.ports.links import PointLink, PointLinks, PointTarget
+from gateway.ports.links import FoundModel, PointLink, PointLinks, PointTarget
 from gateway.profiles.compiled.points import Read
 from gateway.profiles.compiled.sequences import Request
 
@@ -39,6 +39,10 @@ class _RecordingLink:
     @property
     def notice(self) -> str | None:
         return self._inner.notice
+
+    @property
+    def models(self) -> Mapping[str, FoundModel]:
+        return self._inner.models
 
     async def open(self) -> None:
         await self._inner.open()

@@ -282,6 +282,13 @@ class Station:
         kept = self.journal.load().prior
         return {name: {k: v for k, v in saved.items() if k != serial} for name, saved in kept.items()}
 
+    @property
+    def saved(self) -> set[str]:
+        """Names of the settings that the journal remembers, without the serial number that says whose they are."""
+        identity = self.codec.document.identity
+        assert identity is not None
+        return set(self.prior.get("bench", {})) - {identity.serial or ""}
+
 
 class Rig(Station):
     """A product on the bench, its home and its time.

@@ -111,7 +111,7 @@ async def test_death_where_nothing_reverts_the_next_start_releases(name: str) ->
         await rig.tick_until(lambda: abs(rig.plant.battery_w - 1500) < 150, "the power of the event")
         assert [change.devices for change in rig.journal.kept if isinstance(change, ControlTaken)] == [("bench",)]
         saves = set(rig.sequences.saves)
-        assert set(rig.prior.get("bench", {})) == saves
+        assert rig.saved == saves
         await rig.detach()
         await rig.go(UNATTENDED_S)
         assert rig.controlled(), "nothing ends it but us"

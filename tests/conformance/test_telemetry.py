@@ -26,8 +26,12 @@ SITUATIONS: dict[str, tuple[float, dict[str, Any], int]] = {
 }
 # Points that show nothing while the product is in its own mode, and why.
 SILENT_POINTS = {
+    ("foxess-h1", "remote_timeout"): "0 until it is written for the first time, which is no time-out",
     ("foxess-h3", "remote_timeout"): "0 until it is written for the first time, which is no time-out",
+    ("goodwe-et", "soc2"): "there is no second battery",
     ("hoymiles-ms-a2", "ems_mode"): "published every five minutes only",
+    ("solaredge-storedge", "rated_2"): "there is one battery",
+    ("solaredge-storedge", "rated_3"): "there is one battery",
     ("victron-gx-modbus", "grid_setpoint"): "nothing is set",
 }
 TRUTHS = ("battery_w", "soc_pct", "grid_w", "pv_w", "load_w", "temp_c", "reserve_pct")

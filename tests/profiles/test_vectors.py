@@ -15,7 +15,7 @@ from gateway.links.mqtt.cache import DeviceCache, points_of, topic_of
 from gateway.profiles.compiled.points import Marker, Raw, Unreadable, Value, Values
 from gateway.profiles.compiled.readings import holds
 from gateway.profiles.compiled.variant import PointProduct, ProductVariant
-from gateway.profiles.language.base import Name, Source, StrictModel
+from gateway.profiles.language.base import ModelKey, Name, Source, StrictModel
 from gateway.profiles.language.quantities import READINGS
 from gateway.profiles.loader import load_profiles
 
@@ -33,10 +33,13 @@ Expected = dict[Name, bool | int | float | str | None]
 
 
 class SunSpecWords(StrictModel):
-    """`offset` is counted from the model's id word."""
+    """`offset` is counted from the model's id word; `length` of a model whose blocks are counted by it, `named` numbers
+    of blocks by the profile's names."""
 
     model: int
     offset: int
+    length: int = 0xFFFF
+    named: dict[Name, int] = Field(default_factory=dict)
     words: tuple[int, ...] = Field(min_length=1)
 
 
@@ -56,7 +59,8 @@ class Sample(StrictModel):
 
 
 class Vector(StrictModel):
-    """One published sample. `units` and `levels` are those of the sample, `identity` points whose rules must hold."""
+    """One published sample. `units` and `levels` are those of the sample, `identity` points whose rules must hold,
+    `assumed` values of points that it lacks and on which what it has rests: a status, a second battery."""
 
     source: Source
     kind: Literal["capture", "maker", "library", "decoded"]
@@ -66,8 +70,10 @@ class Vector(StrictModel):
     levels: dict[Name, str] = Field(default_factory=dict)
     raw: Sample
     identity: tuple[Name, ...] = ()
+    assumed: Expected = Field(default_factory=dict)
     points: Expected = Field(default_factory=dict)
     readings: Expected = Field(default_factory=dict)
+    doubts: tuple[Name, ...] = ()
 
 
 class Nothing(StrictModel):
@@ -122,10 +128,12 @@ def from_models(vector: Vector, variant: ProductVariant) -> dict[str, tuple[Raw,
     assert section is not None
     out: dict[str, tuple[Raw, str]] = {}
     for entry in vector.raw.sunspec:
-        chain = {entry.model: Model(address=0, length=0xFFFF)}
+        assert section.sunspec is not None
+        model = Model(number=entry.model, address=0, length=entry.length, named=entry.named)
+        models: dict[ModelKey, Model] = {entry.model: model}
+        models |= {name: model for name, spec in section.sunspec.models.items() if entry.model in spec.ids}
         for name, point in variant.points.items():
-            assert section.sunspec is not None
-            at = address_of(point, chain, section.sunspec) if point.readable else None
+            at = address_of(point, models, section.sunspec) if point.readable else None
             if at is None:
                 continue
             start = at - entry.offset
@@ -138,9 +146,9 @@ def from_documents(vector: Vector, variant: ProductVariant) -> dict[str, tuple[R
     """As the HTTP link: what no pointer leads to is missing."""
     out: dict[str, tuple[Raw, str]] = {}
     for name, point in variant.points.items():
-        if point.path in vector.raw.http:
-            raw = raw_of(value_at(vector.raw.http[point.path], tokens_of(point.pointer)))
-            out[name] = Marker.MISSING if raw is None else raw, point.path
+        if point.document in vector.raw.http:
+            raw = raw_of(value_at(vector.raw.http[point.document], tokens_of(point.pointer)))
+            out[name] = Marker.MISSING if raw is None else raw, point.document
     return out
 
 
@@ -198,8 +206,13 @@ def disagreements(vector: Vector, product: PointProduct) -> list[str]:
         return ["points: nothing is expected"]
     sample, entries = sample_of(vector, variant)
     values = Values()
+    values.update({n: float(v) if type(v) is int else v for n, v in vector.assumed.items()})
     variant.decode({name: raw for name, (raw, _) in sample.items()}, values)
-    faults = [f"points: the sample has no {name}" for name in vector.points if name not in sample]
+    guards = {guard.point for name in vector.points for guard in variant.points[name].guards}
+    guards |= {point for name in vector.readings for point in variant.document.readings[name].points()}
+    wrong = [name for name in vector.assumed if name in sample or name not in guards]
+    faults = [f"assumed: {name} is in the sample, or nothing rests on it" for name in wrong]
+    faults += [f"points: the sample has no {name}" for name in vector.points if name not in sample]
     faults += _unused(vector, variant, sample, entries)
     for name, wanted in vector.points.items():
         if name in sample and not same(values[name], wanted):

@@ -37,6 +37,13 @@ points:
   second: {path: /status, pointer: /list/1, type: number}
   tilde: {path: /status, pointer: "/a~1b~0c", type: text}
   serial: {path: /info, pointer: /serial, type: text}
+  asked: {path: /rpc, ask: {method: ES.GetStatus, params: {id: 0}}, pointer: /result/bat_power, type: number}
+  asked_soc: {path: /rpc, ask: {method: ES.GetStatus, params: {id: 0}}, pointer: /result/bat_soc, type: number}
+  asked_else: {path: /rpc, ask: {method: EM.GetStatus}, pointer: /result/total_power, type: number}
+  chosen: {path: /packs, pointer: "/packs/[sn=B2]/soc", type: number}
+  chosen_by_number: {path: /packs, pointer: "/packs/[no=3]/soc", type: number}
+  chosen_twice: {path: /packs, pointer: "/packs/[kind=lfp]/soc", type: number}
+  chosen_none: {path: /packs, pointer: "/packs/[sn=C3]/soc", type: number}
   schedule: {path: /config, pointer: /EM_ToU_Schedule/0/start, type: text}
   mode:
     {path: /config, pointer: /EM_OperatingMode, type: text, access: rw, storage: volatile,

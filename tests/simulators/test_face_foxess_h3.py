@@ -122,7 +122,7 @@ async def test_face_foxess_h3_refuses_and_respects(face: FoxessH3, peer: Peer) -
     assert await peer.set(41000, 9) == -3
     assert await peer.set(41009, 5) == -3
     assert await peer.set(31036, 1) == -2
-    assert await peer.set(41009, 35) == 0
+    assert await peer.set(41011, 35) == 0
     assert face.plant.reserve_pct == 35
     assert await peer.set(44000, 1, unit=1) == -11
 
@@ -153,8 +153,8 @@ async def test_face_foxess_h3_reboot_after_writes_takes_effect_unanswered(face: 
     face.reboot_after_writes(2)
     assert await peer.set(41000, 1) == 0
     with pytest.raises(ModbusException):
-        await peer.set(41009, 40)
-    assert face.settings() == {"work_mode": 1, "min_soc": 40, "max_soc": 100}
+        await peer.set(41011, 40)
+    assert face.settings() == {"work_mode": 1, "min_soc": 20, "max_soc": 100, "min_soc_on_grid": 40}
 
 
 async def test_face_foxess_h3_overwrite_returns_to_self_use(face: FoxessH3, peer: Peer) -> None:
@@ -176,5 +176,5 @@ async def test_face_foxess_h3_busy_and_refusing_say_so(face: FoxessH3, peer: Pee
     face.trouble = Trouble.BUSY
     assert await peer.words(31036) == [-6]
     face.trouble = Trouble.REFUSE
-    assert await peer.set(41009, 40) == -3
-    assert face.settings()["min_soc"] == 20
+    assert await peer.set(41011, 40) == -3
+    assert face.settings()["min_soc_on_grid"] == 20

@@ -223,8 +223,9 @@ async def test_face_huawei_hold_is_a_stored_limit(face: HuaweiLuna2000, peer: Pe
 
 
 async def test_face_huawei_refuses(face: HuaweiLuna2000, peer: Peer) -> None:
-    assert await peer.put(47083, 1441) == -3
-    assert await peer.put(47100, 3) == -3
+    assert await peer.put(47083, 1441) == -4
+    assert await peer.put(47100, 3) == -4
+    assert await peer.put(47082, 201) == -4
     assert await peer.set(47077, 0) == -3  # half of a 32-bit value
     assert await peer.set(37760, 1) == -2
     assert await peer.words(37000, 65) == [-3]
@@ -250,10 +251,10 @@ async def test_face_huawei_requests_in_haste_are_counted() -> None:
     await face.stop()
 
 
-async def test_face_huawei_meter_away_reads_as_unknown(face: HuaweiLuna2000, peer: Peer) -> None:
+async def test_face_huawei_meter_away_reads_as_0_and_says_so(face: HuaweiLuna2000, peer: Peer) -> None:
     face.meter_online = False
     assert await peer.number(37100) == 0
-    assert await peer.number(37113, "i32") == 0x7FFFFFFF
+    assert await peer.number(37113, "i32") == 0
 
 
 async def test_face_huawei_reserve_holds_only_in_its_own_mode() -> None:
@@ -283,8 +284,8 @@ async def test_face_huawei_reboot_after_writes_takes_effect_unanswered(face: Hua
     async with peer_of(await face.start(), 1, timeout_s=0.5) as peer:
         face.reboot_after_writes(1)
         with pytest.raises(ModbusException):
-            await peer.put(47082, 250)
-    assert face.settings()["47082"] == 250
+            await peer.put(47082, 150)
+    assert face.settings()["47082"] == 150
 
 
 async def test_face_huawei_busy_says_so(face: HuaweiLuna2000, peer: Peer) -> None:

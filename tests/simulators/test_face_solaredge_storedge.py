@@ -236,13 +236,13 @@ async def test_solaredge_storedge_reboot_before_commit_loses_it() -> None:
 
 
 async def test_solaredge_storedge_out_of_range_refused(bench: Bench[SolarEdgeStorEdge], storage: Storage) -> None:
-    assert await storage.peer.set(0xE004, 5) == -3
+    assert await storage.peer.set(0xE004, 6) == -3
     assert await storage.peer.set(0xE00D, 6) == -3
     assert await storage.put_u32(0xE00B, 86_401) == -3
     assert await storage.put_f32(0xE00E, -1) == -3
     assert await storage.peer.set(0xE00E, 1) == -2
     assert await storage.put_f32(0xE174, 1) == -2
-    assert await storage.peer.words(0xE012) == [-2]
+    assert await storage.peer.words(0xE014) == [-2]
 
 
 async def test_solaredge_storedge_without_meter_meter_modes_refused() -> None:
@@ -341,3 +341,19 @@ async def test_solaredge_storedge_trouble_busy_is_an_exception(
     bench.face.trouble = Trouble.BUSY
     assert await storage.peer.words(0xE004) == [-6]
     assert await storage.peer.set(0xE004, 4) == -6
+
+
+@pytest.mark.parametrize(("batteries", "at"), [(2, (0xE100, 0xE200)), (3, (0xE100, 0xE200, 0xE400))])
+async def test_solaredge_storedge_batteries_together_are_the_plant(batteries: int, at: tuple[int, ...]) -> None:
+    simulated, plant = home(soc_start_pct=50.0, load_base_w=2_000.0)
+    async with Bench(simulated, face(plant, batteries=batteries)) as bench, peer_of(bench.connection, 1) as peer:
+        bench.go(600)
+        storage = Storage(peer)
+        powers = [await storage.f32(base + 0x74) for base in at]
+        energies = [await storage.f32(base + 0x80) for base in at]
+        assert abs(plant.battery_w) > 500
+        assert sum(powers) == pytest.approx(-plant.battery_w, abs=0.1)
+        assert sum(energies) == pytest.approx(plant.capacity_wh * plant.soc_pct / 100, rel=1e-4)
+        assert len({await storage.f32(base + 0x84) for base in at}) == batteries
+        assert sum([await storage.whole(base + 0x76, 4) for base in at]) == pytest.approx(plant.discharged_wh, abs=2)
+        assert await peer.words(0xE442 if batteries == 2 else 0xE300, 2) == [-2]

@@ -211,7 +211,7 @@ async def test_face_sungrow_read_back_is_stale_for_a_while() -> None:
 
 async def test_face_sungrow_refuses_what_does_not_exist(face: SungrowSh, peer: Peer) -> None:
     for address, value in ((13049, 1), (13050, 1), (13051, 5_001), (13058, 501), (33047, 0), (13079, 1_001)):
-        assert await peer.set(address, value) == -3
+        assert await peer.set(address, value) == -4
     assert await peer.set(13022, 1) == -2
     assert await peer.words(13022) == [-2]
     assert await peer.words(13049, fc=4) == [0]  # an input register of another meaning
@@ -256,7 +256,7 @@ async def test_face_sungrow_trouble_gives_no_answer(face: SungrowSh, trouble: Tr
 
 async def test_face_sungrow_busy_and_refusing_say_so(face: SungrowSh, peer: Peer) -> None:
     face.trouble = Trouble.BUSY
-    assert await peer.words(13022, fc=4) == [-6]
+    assert await peer.words(13022, fc=4) == [-4]
     face.trouble = Trouble.REFUSE
-    assert await peer.set(13049, product.FORCED) == -3
+    assert await peer.set(13049, product.FORCED) == -4
     assert not controlled(face)

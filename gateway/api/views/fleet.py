@@ -140,6 +140,7 @@ class FleetView:
             restarted_s=self._fleet.restarts.age_s(slot, self._clock.now()),
             result=CommandResult(int(control.result[slot])).name.lower(),
             unclear=unclear_names(int(live.unclear[slot])),
+            read_only=self._fleet.read_only.get(slot),
             unreachable=self._unreachable(slot),
             session=self._session(slot),
             departing=self.departure(device.id),
@@ -159,4 +160,8 @@ class FleetView:
         session = self._sessions.get(slot)
         if session is None:
             return None
-        return SessionState(state=session.state.value, why=session.why, variant=session.variant, notice=session.notice)
+        return SessionState(
+            state=session.state.value, why=session.why, variant=session.variant, notice=session.notice,
+            models=session.models,
+            not_done=session.not_done,
+        )  # fmt: skip

@@ -61,7 +61,8 @@ class Names:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProductFacts:
-    """Facts of a profile for every device of the product (see `Nameplate` for units)."""
+    """Facts of a profile for every device of the product (see `Nameplate` for units). `read_only`: why nothing is
+    written to it, "" = it may be."""
 
     lease_s: float
     lease_step_s: float = 1.0
@@ -84,6 +85,7 @@ class ProductFacts:
     cycles_per_day_max: float | None = None
     counter_step_wh: float | None = None
     report_s: float | None = None
+    read_only: str = ""
 
 
 _NUMBERED = ("site", "meter", "feeder", "profile")
@@ -99,10 +101,10 @@ class Fleet:
     import is about to change: control leaves them alone. `writing` are slots that a tick is writing, from its plan
     until the outcome is noted: no import moves them. `moves` counts by slot how often another battery came to answer
     there, `renewed` are those of which nobody has told those who count energy yet; `mistaken` are slots where something
-    else than the registered device answers. `departing` are slots of
-    devices that are handed back since they leave their place. `apart` are those of devices that are not registered
-    (any more, or since their profile is missing): what was received of them is still theirs, so each has its slot
-    again when it is registered. `products` are named
+    else than the registered device answers, `read_only` those of models that are not written, and why. `departing` are
+    slots of devices that are handed back since they leave their place. `apart` are those of devices that are not
+    registered (any more, or since their profile is missing): what was received of them is still theirs, so each has its
+    slot again when it is registered. `products` are named
     `<profile>`, and `<profile>:<maker>:<product>:<firmware>` where a device states those."""
 
     def __init__(self) -> None:
@@ -123,6 +125,7 @@ class Fleet:
         self.connections: dict[int, DeviceConnection] = {}
         self.experimental: set[int] = set()
         self.mistaken: set[int] = set()
+        self.read_only: dict[int, str] = {}
         self.moving: set[int] = set()
         self.departing: set[int] = set()
         self.moves: dict[int, int] = {}
@@ -151,6 +154,9 @@ class Fleet:
         reserve.state(self.live, slot, moved=moved)
         if moved:
             self.mistaken.discard(slot)
+            self.read_only.pop(slot, None)
+        if facts.read_only:
+            self.read_only[slot] = facts.read_only
         self.experimental.discard(slot)
         if device.connection is not None:
             self.connections[slot] = device.connection
@@ -189,6 +195,7 @@ class Fleet:
         self.connections.pop(slot, None)
         for slots in (self.experimental, self.mistaken, self.moving, self.departing):
             slots.discard(slot)
+        self.read_only.pop(slot, None)
         self.forget(slot)
         for table in (self.nameplate, self.control):
             table.blank(slot)
@@ -198,14 +205,18 @@ class Fleet:
         for tag in self._tags_of[slot]:
             self.tags[tag].discard(slot)
 
-    def identified(self, slot: int, facts: ProductFacts, *, as_registered: bool) -> None:
-        """Note whether what answers is the registered device; nothing else may be controlled, whatever is imported."""
+    def identified(self, slot: int, facts: ProductFacts, *, as_registered: bool, read_only: str = "") -> None:
+        """Note whether what answers is the registered device; nothing else may be controlled, whatever is imported.
+        `read_only`: why a device of this model is not written, "" = it may be."""
         (self.mistaken.discard if as_registered else self.mistaken.add)(slot)
+        self.read_only.pop(slot, None)
+        if read_only or facts.read_only:
+            self.read_only[slot] = read_only or facts.read_only
         self._settle_steerable(slot, facts)
 
     def _settle_steerable(self, slot: int, facts: ProductFacts) -> None:
         allowed = facts.steerable and (slot in self.experimental or not facts.experimental)
-        self.nameplate.steerable[slot] = allowed and slot not in self.mistaken
+        self.nameplate.steerable[slot] = allowed and slot not in self.mistaken and slot not in self.read_only
 
     def _shared(self, tags: tuple[str, ...]) -> tuple[str, ...]:
         """The same tags as one object where devices of a group are registered one after the other."""

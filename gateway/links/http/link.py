@@ -1,6 +1,7 @@
 """Links batteries that speak JSON over HTTP: reads documents, writes values; logins, pacing and quotas are per host."""
 
 import hashlib
+import json
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -27,10 +28,10 @@ from gateway.links.json_values import (
 )
 from gateway.observability.metrics import Sample
 from gateway.observability.parts import Part
-from gateway.ports.links import PointTarget
+from gateway.ports.links import NO_MODELS, PointTarget
 from gateway.profiles.compiled.points import Marker, Raw, Unwritable
 from gateway.profiles.compiled.sequences import Request
-from gateway.profiles.language.points import WriteTo
+from gateway.profiles.language.points import Point, WriteTo
 from gateway.profiles.language.transport import HttpSection
 
 __all__ = ["HttpLinks", "HttpStats"]
@@ -123,13 +124,14 @@ class HttpLinks(Part):
         origin = _origin(connection.url, section)
         pin = dict(connection.parameters).get("fingerprint", "")
         secret_digest = hashlib.sha256(target.secret.encode()).hexdigest()
-        key = (profile, str(origin), connection.username, secret_digest, pin)
+        name = f"{profile} {section.model_dump_json()}"  # an overlay may have another section
+        key = (name, str(origin), connection.username, secret_digest, pin)
         host = self._hosts.get(key)
         if host is not None:
             return host
         self._sweep()
         credentials = Credentials(section.auth, username=connection.username, secret=target.secret, clock=self._clock)
-        gate, breaker = self._gate((profile, str(origin)), section)
+        gate, breaker = self._gate((name, str(origin)), section)
         host = _Host(
             section=section,
             origin=origin,
@@ -185,6 +187,7 @@ class HttpLink:
 
     heard_mono_ms: int | None = None
     notice: str | None = None
+    models = NO_MODELS
 
     def __init__(
         self, target: PointTarget, section: HttpSection, host: _Host, *, stats: HttpStats, clock: Clock
@@ -217,13 +220,13 @@ class HttpLink:
             self._host.left_ms = self._clock.mono_ms()
 
     async def read(self, points: Sequence[str]) -> dict[str, Raw]:
-        """Read with one GET per document; a missing document (404) makes its points MISSING."""
-        by_path: dict[str, list[str]] = {}
+        """Read with one request per document; a missing document (404) makes its points MISSING."""
+        by_document: dict[str, list[str]] = {}
         for name in points:
-            by_path.setdefault(self._points[name].path or "", []).append(name)
+            by_document.setdefault(self._points[name].document, []).append(name)
         out: dict[str, Raw] = {}
-        for path, names in by_path.items():
-            document = await self._document(path) if path else Marker.MISSING
+        for names in by_document.values():
+            document = await self._document(self._points[names[0]])
             for name in names:
                 out[name] = self._raw(document, name)
         return out
@@ -240,7 +243,7 @@ class HttpLink:
             path = f"{path.rstrip('/')}/{segment_of(raw)}"
 
         async def send(turn: _Turn) -> None:
-            reply, _ = await self._authorised(turn, to.method or "POST", path, body)
+            reply, _ = await self._authorised(turn, to.method or "POST", path, body, reads=False)
             if not reply.ok:
                 raise self._refused(f"{path}: HTTP {reply.status}")
             if reply.body.lstrip()[:1] == b"<":
@@ -256,9 +259,15 @@ class HttpLink:
         self._stats.no_scalar += raw is Marker.GARBLED
         return raw
 
-    async def _document(self, path: str) -> Json:
+    async def _document(self, point: Point) -> Json:
+        if point.path is None:
+            return Marker.MISSING
+        path, method, body = point.path, "GET", None
+        if point.ask is not None:
+            method, body = "POST", json.dumps(point.ask).encode()
+
         async def get(turn: _Turn) -> Json:
-            reply, document = await self._authorised(turn, "GET", path, None)
+            reply, document = await self._authorised(turn, method, path, body, reads=True)
             if reply.status in NOT_THERE:
                 self._stats.failures["not_found"] += 1
                 return Marker.MISSING
@@ -322,22 +331,26 @@ class HttpLink:
         breaker.succeeded()
         return result
 
-    async def _authorised(self, turn: _Turn, method: str, path: str, body: bytes | None) -> tuple[Reply, Json]:
+    async def _authorised(
+        self, turn: _Turn, method: str, path: str, body: bytes | None, *, reads: bool
+    ) -> tuple[Reply, Json]:
         """Send a request and return the answer. If the product says that the login has expired, log in again once."""
         credentials = self._host.credentials
         generation = await credentials.ready(lambda: self._log_in(turn))
-        reply, document = await self._send(turn, method, path, body)
+        reply, document = await self._send(turn, method, path, body, reads=reads)
         if not self._unauthorised(path, reply, document):
             return reply, document
         if credentials.renewable:
             await credentials.renew(generation, lambda: self._log_in(turn))
-            reply, document = await self._send(turn, method, path, body)
+            reply, document = await self._send(turn, method, path, body, reads=reads)
             if not self._unauthorised(path, reply, document):
                 return reply, document
         self._stats.failures["unauthorised"] += 1
         raise PeerRefused(f"{path}: not authorised (HTTP {reply.status})")
 
-    async def _send(self, turn: _Turn, method: str, path: str, body: bytes | None) -> tuple[Reply, Json]:
+    async def _send(
+        self, turn: _Turn, method: str, path: str, body: bytes | None, *, reads: bool
+    ) -> tuple[Reply, Json]:
         host = self._host
         call = Call(
             method=method,
@@ -347,7 +360,7 @@ class HttpLink:
             middlewares=host.credentials.middlewares,
         )
         reply = await host.wire.send(call, pause=turn.pause)
-        return reply, self._parsed(path, reply) if method == "GET" and reply.ok else None
+        return reply, self._parsed(path, reply) if reads and reply.ok else None
 
     def _unauthorised(self, path: str, reply: Reply, document: Json) -> bool:
         """Whether the answer means "not logged in": by its status, or by a document without the profile's proof."""

@@ -6,7 +6,7 @@ that. The channel repeats the last read before the product would close an idle c
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -17,11 +17,11 @@ from gateway.domain.errors import InvalidInput, LinkDown, NotThisProduct, PeerBu
 from gateway.links.modbus.blocks import NOTHING_LEARNED, Block, Bundle, RegisterPlace, RequestLimits, plan, split
 from gateway.links.modbus.connection import Channel, TimeoutSweeper
 from gateway.links.modbus.pdu import WRITE_MANY, WRITE_ONE, ExceptionReply, Words, read_request, write_request
-from gateway.links.modbus.sunspec import Chain, address_of, other_product, walk
+from gateway.links.modbus.sunspec import UnitModels, address_of, found_models, models_of, other_product, walk
 from gateway.links.modbus.turns import ModbusStats, Pacing
 from gateway.observability.metrics import Sample
 from gateway.observability.parts import Part
-from gateway.ports.links import PointTarget
+from gateway.ports.links import NO_MODELS, FoundModel, PointTarget
 from gateway.profiles.compiled.points import Marker, Raw
 from gateway.profiles.compiled.sequences import Request
 from gateway.profiles.language.points import Point
@@ -29,6 +29,7 @@ from gateway.profiles.language.transport import ModbusSection, SunSpec
 
 __all__ = ["ModbusLink", "ModbusLinks", "ModbusStats"]
 
+READ_HOLDING = 3
 NOT_THERE = (1, 2, 3)
 SERVICE_ABSENT = (10, 11)
 PLANS_MAX = 32
@@ -117,7 +118,6 @@ class ModbusLink:
     """One device. Times and limits are its profile's `modbus` section."""
 
     heard_mono_ms: int | None = None
-    notice: str | None = None
 
     def __init__(self, target: PointTarget, links: ModbusLinks) -> None:
         section = target.document.modbus
@@ -126,18 +126,41 @@ class ModbusLink:
         self._host, self._port = _address(target, self._section.port)
         self._units = _units(target, self._section)
         self._points = target.points
+        self._wanted = target.connection.parameters
         self._links = links
         self._stats = links.stats
         self._limits = RequestLimits.of(self._section)
         self._timeout_ms = round(1000 * self._section.timeout_s)
         self._channel: Channel | None = None
         self._generation = 0
-        self._chains: dict[int, Chain] = {}
+        self._models: dict[int, UnitModels] = {}
+        self._found: Mapping[str, FoundModel] | None = None
         self._walked_ms = 0
         self._places: dict[str, RegisterPlace] = {}
         self._absent: set[str] = set()
         self._learned = NOTHING_LEARNED
         self._plans: dict[tuple[str, ...], _Plan] = {}
+
+    @property
+    def notice(self) -> str | None:
+        """Names of models that mean none of those there are, and why."""
+        whys = {name: why for unit in self._models.values() for name, why in unit.unclear.items()}
+        return "; ".join(f"SunSpec model {name}: {why}" for name, why in whys.items()) or None
+
+    @property
+    def models(self) -> Mapping[str, FoundModel]:
+        """The models found; where several units have one of the same name, that of the unit whose points use it."""
+        section = self._section.sunspec
+        if section is None:
+            return NO_MODELS
+        if self._found is not None:
+            return self._found
+        out: dict[str, FoundModel] = {}
+        for unit, found in self._models.items():
+            used = {point.model for point in self._points.values() if self._units[point.unit_id] == unit}
+            out |= found_models(found, used, section)
+        self._found = out
+        return out
 
     async def open(self) -> None:
         """Connect and find the points' registers; forget what an earlier connection taught."""
@@ -148,7 +171,7 @@ class ModbusLink:
         self._absent.clear()
         self._plans.clear()
         self._learned = NOTHING_LEARNED
-        self._chains.clear()
+        self._models.clear()
         if self._section.sunspec is not None:
             await self._walk(self._modelled(), self._section.sunspec)
         self._place_points()
@@ -178,7 +201,7 @@ class ModbusLink:
         """Write one request; the broadcast unit does not answer."""
         places: list[tuple[RegisterPlace, Words]] = []
         for write in request.writes:
-            place = self._places.get(write.point)
+            place = self._written_to(write.point)
             if place is None:
                 raise PeerRefused(f"{write.point}: the device does not have it")
             invariant(isinstance(write.raw, tuple), "registers are written as words")
@@ -192,8 +215,9 @@ class ModbusLink:
                 before.end == after.address and before.unit == after.unit, "registers of one request follow each other"
             )
         words = tuple(word for _, words in places for word in words)
-        pdu = write_request(self._function(request, len(words)), places[0][0].address, words)
-        await self._ask(places[0][0].unit, pdu)
+        first = places[0][0]
+        pdu = write_request(self._function(request, len(words)), first.address, words)
+        await self._ask(first.unit, pdu, beside=read_request(READ_HOLDING, first.address, first.words))
 
     async def close(self) -> None:
         """Leave the shared connection."""
@@ -261,6 +285,7 @@ class ModbusLink:
     def _place_points(self) -> None:
         """Place every point by the model chains found."""
         self._plans.clear()
+        self._found = None
         placed = {name: self._place(name, point) for name, point in self._points.items()}
         self._places = {name: place for name, place in placed.items() if place is not None}
 
@@ -268,7 +293,8 @@ class ModbusLink:
         unit = self._units[point.unit_id]
         address = point.address
         if point.model is not None and self._section.sunspec is not None:
-            address = address_of(point, self._chains.get(unit, {}), self._section.sunspec)
+            found = self._models.get(unit)
+            address = address_of(point, found.models, self._section.sunspec) if found is not None else None
         if address is None:
             return None
         return RegisterPlace(
@@ -279,6 +305,10 @@ class ModbusLink:
             words=point.register_count,
             factor=point.scale_factor or "",
         )
+
+    def _written_to(self, name: str) -> RegisterPlace | None:
+        place, write = self._places.get(name), self._points[name].write
+        return place if place is None or write is None else replace(place, address=write.address or 0)
 
     def _modelled(self) -> set[int]:
         """Units that have points in models."""
@@ -298,18 +328,20 @@ class ModbusLink:
                 chain = None
             if chain is None and unit == main:
                 raise NotThisProduct(f"unit {unit}: no SunSpec marker at {', '.join(map(str, section.bases))}")
-            self._chains[unit] = chain or {}
-        wrong = other_product(self._chains.values(), section)
+            self._models[unit] = models_of(chain or (), section, dict(self._wanted))
+        wrong = other_product([found.chain for found in self._models.values()], section)
         if wrong:
             raise NotThisProduct("; ".join(wrong))
 
     async def _walked_again(self, missing: Sequence[str]) -> bool:
-        """Walk the accessories' chains again now and then, for missing points; returns whether it did."""
+        """Walk chains again now and then, for missing points: those of accessories, and where none of several models
+        could be chosen. Returns whether it did."""
         section, main = self._section.sunspec, self._units["main"]
         if section is None or self._links.clock.mono_ms() - self._walked_ms < WALK_AGAIN_MS:
             return False
         asked = [self._points[name] for name in missing if name not in self._places]
-        units = {self._units[point.unit_id] for point in asked if point.model is not None} - {main}
+        modelled = [(self._units[point.unit_id], point.model) for point in asked if point.model is not None]
+        units = {unit for unit, model in modelled if unit != main or model in self._models[unit].unclear}
         if units:
             await self._walk(units, section)
             self._place_points()
@@ -320,31 +352,45 @@ class ModbusLink:
 
     # -- asking ----------------------------------------------------------------------------------------------
 
-    async def _ask(self, unit: int, pdu: bytes) -> Words:
-        """Send one request, again while the device is busy. Raises RequestRefused, ServiceAbsent, PeerBusy and what the
-        channel raises."""
+    async def _ask(self, unit: int, pdu: bytes, *, beside: bytes = b"") -> Words:
+        """Send one request, again while the device is busy. `beside`: the read that tells whether a device that answers
+        a write with one of `refusal_codes` is busy. Raises RequestRefused, ServiceAbsent, PeerBusy and what the channel
+        raises."""
         section = self._section
-        code = 0
+        code, busy = 0, False
         for left in range(section.busy_retries, -1, -1):
-            channel = self._channel
-            if channel is None:
-                raise LinkDown("not connected")
-            found = await channel.exchange(unit, pdu, timeout_ms=self._timeout_ms, generation=self._generation)
+            found = await self._exchange(unit, pdu)
             if not isinstance(found, ExceptionReply):
                 return found
-            code = found.code
-            self._stats.exception(code)
-            if code not in section.busy_codes:
+            self._stats.exception(found.code)
+            code, busy = found.code, found.code in section.busy_codes
+            if busy and beside and code in section.refusal_codes:
+                busy = await self._is_busy(unit, beside)
+            if not busy:
                 break
             self._stats.busy += 1
             if left:
                 await asyncio.sleep(section.busy_wait_s)
         what = f"unit {unit}: exception {code} to function {pdu[0]} at {int.from_bytes(pdu[1:3], 'big')}"
-        if code in section.busy_codes:
+        if busy:
             raise PeerBusy(what, after_s=section.busy_wait_s)
         if code in SERVICE_ABSENT:
             raise ServiceAbsent(what)
         raise RequestRefused(what, code=code)
+
+    def _exchange(self, unit: int, pdu: bytes) -> "asyncio.Future[Words | ExceptionReply]":
+        channel = self._channel
+        if channel is None:
+            raise LinkDown("not connected")
+        return channel.exchange(unit, pdu, timeout_ms=self._timeout_ms, generation=self._generation)
+
+    async def _is_busy(self, unit: int, read: bytes) -> bool:
+        """Whether the device does not answer a read now either."""
+        found = await self._exchange(unit, read)
+        if not isinstance(found, ExceptionReply):
+            return False
+        self._stats.exception(found.code)
+        return found.code in self._section.busy_codes
 
     def _function(self, request: Request, count: int) -> int:
         if len(request.writes) > 1:

@@ -10,7 +10,7 @@ from gateway.domain.errors import LinkDown, PeerRefused
 from gateway.links.json_values import json_body, text_of
 from gateway.links.mqtt.cache import DeviceCache, PointMessageStats, topic_of
 from gateway.links.mqtt.hub import DeviceKey, Hub, HubKey
-from gateway.ports.links import PointTarget
+from gateway.ports.links import NO_MODELS, PointTarget
 from gateway.profiles.compiled.points import Marker, Read, Unreadable, Unwritable
 from gateway.profiles.compiled.sequences import Request
 from gateway.profiles.language.points import Point, WriteTo
@@ -53,6 +53,8 @@ class SharedConnections(Protocol):
 
 class MqttPointLink:
     """One device; see `ports.PointLink`."""
+
+    models = NO_MODELS
 
     def __init__(
         self,

@@ -43,7 +43,8 @@ def _fault(point: Point, factor: Point) -> str:
 
 
 def _span(point: Point, section: ModbusSection) -> Span | None:
-    """The registers of a point; None where another check reports the fault."""
+    """The registers of a point, the last it may have where its block is counted or named by the device; None where
+    another check reports the fault."""
     start = point.address if point.model is None else point.offset
     if start is None:
         return None
@@ -51,7 +52,9 @@ def _span(point: Point, section: ModbusSection) -> Span | None:
         blocks = section.sunspec.blocks.get(point.model or 0) if section.sunspec is not None else None
         if blocks is None:
             return None
-        start += blocks.start + (point.block - 1) * blocks.length
+        last = max(blocks.counts)
+        number = last if isinstance(point.block, str) else point.block if point.block > 0 else last + 1 + point.block
+        start += blocks.start + (number - 1) * blocks.length
     return start, start + point.register_count
 
 

@@ -22,6 +22,10 @@ Words = tuple[int, ...]
 Value = float | str | bool | None
 SCALE_FACTOR_MAX = 10
 INTEGER_MAX = 1 << 64
+EXACT_MAX = 1 << 53
+"""Beyond it a float does not hold every whole number."""
+LONG = (PointType.U64, PointType.I64, PointType.ACC64, PointType.INTEGER, PointType.NUMBER)
+"""Types of numbers that may be beyond it."""
 DECIMALS = 1e6
 _FORMATS = {
     PointType.U16: ">H", PointType.I16: ">h", PointType.U32: ">I", PointType.I32: ">i", PointType.U64: ">Q",
@@ -78,6 +82,20 @@ class DecodeCounts:
         return self.implausible + self.malformed
 
 
+class WholeNumber(float):
+    """A whole number beyond those that a float holds exactly: counts as the float, and keeps its bits."""
+
+    __slots__ = ("exact",)
+
+    def __new__(cls, exact: int) -> "WholeNumber":
+        """The number `exact`."""
+        made = super().__new__(cls, exact)
+        made.exact = exact
+        return made
+
+    exact: int
+
+
 class Values(dict[str, Value]):
     """Values read of one device, by point. `unclear`: points whose newest raw value was invalid (the value is unknown,
     or the one before it where the newest is unreadable); `null`: points that were null, where the profile does not say
@@ -119,6 +137,8 @@ class PointCodec:
         sentinels = (s + (1 << bits) if s < 0 and bits else s for s in point.sentinels)
         self._sentinels = frozenset((*sentinels, *known, *counter))
         self.flip = -1.0 if point.sign in FLIPPED else 1.0
+        plain = point.scale == 1 and point.shift == 0 and point.scale_factor is None
+        self._long = plain and point.type in LONG
 
     def decode(self, raw: Read | None, values: Mapping[str, Value], counts: DecodeCounts) -> Value:
         """The value of `raw` (None = not read); `values` holds the scale factors."""
@@ -143,13 +163,12 @@ class PointCodec:
             counts.malformed += 1
             return None
         if self.point.type is PointType.TEXT:
-            data = struct.pack(f">{len(words)}H", *words)
-            return _ascii(data)
+            return register_text(words)
         data = struct.pack(f">{len(words)}H", *(reversed(words) if self._swap else words))
         if self._sentinels and int.from_bytes(data, "big") in self._sentinels:
             counts.sentinel += 1
             return None
-        return self._scaled(float(struct.unpack(self._format, data)[0]), values, counts)
+        return self._scaled(struct.unpack(self._format, data)[0], values, counts)
 
     def _from_json(self, raw: str | float | bool, values: Mapping[str, Value], counts: DecodeCounts) -> Value:
         kind = self.point.type
@@ -169,22 +188,31 @@ class PointCodec:
         if raw in self._sentinels:
             counts.sentinel += 1
             return None
-        return self._scaled(float(raw), values, counts)
+        return self._scaled(raw, values, counts)
 
     @staticmethod
     def _malformed(counts: DecodeCounts) -> None:
         counts.malformed += 1
 
-    def _scaled(self, number: float, values: Mapping[str, Value], counts: DecodeCounts) -> Value:
+    def _scaled(self, number: int | float, values: Mapping[str, Value], counts: DecodeCounts) -> Value:
         factor = self.factor(values)
         if factor is None or not math.isfinite(number):
             counts.sentinel += 1
             return None
         value = number * self.point.scale * factor + self.point.shift
+        if self._long and isinstance(number, int) and abs(number) > EXACT_MAX:
+            value = WholeNumber(number)
         limits = self.point.range or (-math.inf, math.inf)
         inside = within(value, *limits) if math.isfinite(value) else None
         counts.implausible += inside is None
         return inside
+
+    def number(self, raw: Read | None) -> float | None:
+        """What registers without a scale factor hold, be it plausible or not."""
+        if not isinstance(raw, tuple) or not self._format or self.point.scale_factor is not None:
+            return None
+        data = struct.pack(f">{len(raw)}H", *(reversed(raw) if self._swap else raw))
+        return float(struct.unpack(self._format, data)[0]) * self.point.scale + self.point.shift
 
     def factor(self, values: Mapping[str, Value]) -> float | None:
         """10^scale factor, 1 where it has none; None while it is unknown or absurd."""
@@ -195,17 +223,18 @@ class PointCodec:
             return None
         return float(10.0 ** int(exponent))
 
-    def encode(self, value: Value, values: Mapping[str, Value]) -> Raw:
+    def encode(self, value: Value, values: Mapping[str, Value], *, owners: bool = False) -> Raw:
         """Encode `value` for the product; a signed power comes with + = discharge (grid: import) and leaves with the
-        product's sign. Raises Unwritable."""
+        product's sign. `owners`: the product held it before, so it takes it. Raises Unwritable."""
         point = self.point
         if value is None or (value is False and point.null == "off"):
             return Marker.NULL
         if isinstance(value, str | bool):
             return self._text(value)
         number = value * self.flip
-        if point.range is not None and not point.range[0] <= number <= point.range[1]:
-            raise Unwritable(f"{self.name}: {number:g} is outside {point.range[0]:g} to {point.range[1]:g}")
+        taken = point.range if owners else point.taken
+        if taken is not None and not taken[0] <= number <= taken[1]:
+            raise Unwritable(f"{self.name}: {number:g} is outside {taken[0]:g} to {taken[1]:g}")
         factor = self.factor(values)
         if factor is None:
             raise Unwritable(f"{self.name}: its scale factor {point.scale_factor} is unknown")
@@ -243,8 +272,9 @@ class PointCodec:
         return tuple(reversed(words)) if self._swap else words
 
 
-def _ascii(data: bytes) -> str:
+def register_text(words: Words) -> str:
     """Two characters a register up to the first NUL, or one in the low byte of each."""
+    data = struct.pack(f">{len(words)}H", *words)
     single = not any(data[::2])
     return (data[1::2] if single else data).split(b"\0", 1)[0].decode("ascii", errors="replace").strip()
 
@@ -274,7 +304,9 @@ def decode_all(
     codecs: Sequence[PointCodec], raws: Mapping[str, Read], values: dict[str, Value], counts: DecodeCounts
 ) -> None:
     """Decode raw values into `values`; `codecs` are in order, scale factors first. A value whose scale factor was not
-    read with it is unknown: the earlier factor may belong to another value."""
+    read with it is unknown: the earlier factor may belong to another value. Of points that are not there, fallbacks
+    come last."""
+    absent: list[tuple[str, str]] = []
     for codec in codecs:
         if codec.name not in raws:
             continue
@@ -285,3 +317,14 @@ def decode_all(
         if isinstance(values, Values):
             unclear = counts.not_understood > before
             values.note(codec.name, unclear=unclear, null=raw is Marker.NULL and value is None)
+        if value is None and codec.point.fallback is not None and counts.not_understood == before:
+            absent.append((codec.name, codec.point.fallback))
+    for name, fallback in absent:
+        fall_back(name, fallback, values)
+
+
+def fall_back(name: str, fallback: str, values: dict[str, Value]) -> None:
+    """Give a point that is not there what its fallback says."""
+    values[name] = values.get(fallback)
+    if isinstance(values, Values):
+        values.note(name, unclear=fallback in values.unclear, null=fallback in values.null)

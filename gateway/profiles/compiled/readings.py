@@ -1,18 +1,17 @@
 """Turns point values into canonical readings. Unknown stays unknown; one unknown term makes a sum unknown."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
-from gateway.profiles.compiled.points import Value, Values
+from gateway.profiles.compiled.points import EXACT_MAX, Value, Values, WholeNumber
 from gateway.profiles.compiled.ranges import within
 from gateway.profiles.language.base import FLIPPED
-from gateway.profiles.language.points import Case, Match, Reading
+from gateway.profiles.language.points import Case, Match, Reading, Share, version_of
 from gateway.profiles.language.quantities import READINGS, CanonicalQuantity
 
 Get = Callable[[Mapping[str, Value]], float]
 Doubt = Callable[[Values, float], bool]
 NAN = math.nan
-EXACT_MAX = 2.0**53
 
 
 def holds(match: Match, values: Mapping[str, Value]) -> bool | None:
@@ -24,6 +23,8 @@ def holds(match: Match, values: Mapping[str, Value]) -> bool | None:
         return _has_bits(match, value)
     if match.above is not None:
         return isinstance(value, float) and value > match.above
+    if match.from_version is not None or match.before_version is not None:
+        return _in_versions(match, value)
     if match.begins:
         return isinstance(value, str) and value.startswith(match.begins)
     if match.contains:
@@ -34,9 +35,22 @@ def holds(match: Match, values: Mapping[str, Value]) -> bool | None:
 def mismatch(match: Match, values: Mapping[str, Value], *, excluded: bool = False) -> str:
     """The value of a point that fails `match`, and the expected one, as text. `excluded`: anything else was
     expected."""
-    value = values.get(match.point)
-    said = f"{match.point} is unknown" if value is None else f"{match.point} is {_text(value)}"
-    return f"{said}, expected {'anything but ' if excluded else ''}{_expected(match)}"
+    return f"{_said(match.point, values)}, expected {'anything but ' if excluded else ''}{_expected(match)}"
+
+
+def other_build(builds: Sequence[Sequence[Match]], values: Mapping[str, Value]) -> list[str]:
+    """The values of points that fit none of `builds`, and those that would, as text; empty = they fit one."""
+    if not builds or any(all(holds(match, values) for match in build) for build in builds):
+        return []
+    tested = dict.fromkeys(match.point for build in builds for match in build)
+    said = " and ".join(_said(point, values) for point in tested)
+    known = ", or ".join(" and ".join(f"{match.point} {_expected(match)}" for match in build) for build in builds)
+    return [f"{said}, expected {known}"]
+
+
+def _said(point: str, values: Mapping[str, Value]) -> str:
+    value = values.get(point)
+    return f"{point} is unknown" if value is None else f"{point} is {_text(value)}"
 
 
 def _expected(match: Match) -> str:
@@ -46,6 +60,10 @@ def _expected(match: Match) -> str:
         return f"any bit of {match.any_bits:#x}"
     if match.above is not None:
         return f"more than {match.above:g}"
+    if match.from_version is not None:
+        return f"version {match.from_version} or later"
+    if match.before_version is not None:
+        return f"a version before {match.before_version}"
     known = match.begins or match.contains or match.equals
     texts = ("one of " if len(known) > 1 else "") + ", ".join(_text(text) for text in known)
     if match.begins:
@@ -57,21 +75,45 @@ def _text(value: str | float | bool) -> str:
     return f"{value:.10g}" if isinstance(value, float) else repr(value)
 
 
+def whole_number(value: Value) -> int | None:
+    """A value as the whole number it is exactly; None for everything else, and where its low bits are lost."""
+    if isinstance(value, WholeNumber):
+        return value.exact
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) <= EXACT_MAX else None
+
+
+def _in_versions(match: Match, value: Value) -> bool | None:
+    """Whether a text is a version in order; None where it is none."""
+    found = version_of(value) if isinstance(value, str) else None
+    if found is None:
+        return None
+    if match.from_version is not None:
+        return found >= (version_of(match.from_version) or ())
+    return found < (version_of(match.before_version or "") or ())
+
+
 def _has_bits(match: Match, value: Value) -> bool | None:
     """Whether the bits are set; None where the number is not whole, or too large to have kept its low bits."""
     if not isinstance(value, float):
         return False
-    if not value.is_integer() or abs(value) > EXACT_MAX:
+    whole = whole_number(value)
+    if whole is None:
         return None
     if match.all_bits is not None:
-        return int(value) & match.all_bits == match.all_bits
-    return int(value) & (match.any_bits or 0) != 0
+        return whole & match.all_bits == match.all_bits
+    return whole & (match.any_bits or 0) != 0
 
 
 def _same(value: Value, wanted: str | float | bool) -> bool:
     if isinstance(value, bool) or isinstance(wanted, bool) or isinstance(value, str) or isinstance(wanted, str):
         return type(value) is type(wanted) and value == wanted
-    return value is not None and math.isclose(value, wanted, rel_tol=1e-9, abs_tol=1e-9)
+    if value is None:
+        return False
+    if isinstance(value, WholeNumber):
+        return value.exact == wanted
+    if value == wanted or (value.is_integer() and float(wanted).is_integer()):
+        return value == wanted
+    return math.isclose(value, wanted, rel_tol=1e-9, abs_tol=1e-9)
 
 
 def compile_reading(name: str, reading: Reading) -> Get:
@@ -143,6 +185,28 @@ def _doubtful_cases(cases: tuple[Case, ...], otherwise: str | None) -> Doubt:
 
 
 def _number(reading: Reading) -> Get:
+    if reading.product is not None:
+        return _product(*reading.product)
+    return _mean(reading.mean) if reading.mean else _sum(reading)
+
+
+def _mean(shares: tuple[Share, ...]) -> Get:
+    """Unknown while any point or weight is, or where the weights are not all above 0."""
+
+    def get(values: Mapping[str, Value]) -> float:
+        total = weights = 0.0
+        for share in shares:
+            value, weight = values.get(share.point), values.get(share.weight)
+            if not isinstance(value, float) or not isinstance(weight, float) or weight <= 0:
+                return NAN
+            total += value * weight
+            weights += weight
+        return total / weights
+
+    return get
+
+
+def _sum(reading: Reading) -> Get:
     terms = [(term.point, term.times) for term in reading.sum]
     if reading.point is not None:
         terms = [(reading.point, 1.0)]
@@ -155,6 +219,14 @@ def _number(reading: Reading) -> Get:
                 return NAN
             total += value * times
         return total
+
+    return get
+
+
+def _product(first: str, second: str) -> Get:
+    def get(values: Mapping[str, Value]) -> float:
+        one, other = values.get(first), values.get(second)
+        return one * other if isinstance(one, float) and isinstance(other, float) else NAN
 
     return get
 

@@ -6,7 +6,7 @@ half of it.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gateway.profiles.compiled.points import DecodeCounts, PointCodec, Raw, Unwritable, Value
 from gateway.profiles.language.control import Step
@@ -29,12 +29,13 @@ class Quantities:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PointWrite:
     """One point of a request: `raw` goes out, `value` is the value that a read should then show, in the product's sign.
-    `factor`: 10^scale factor used for `raw`."""
+    `factor`: 10^scale factor used for `raw`. `bits`: only these are ours; None = all."""
 
     point: str
     raw: Raw
     value: Value
     factor: float = 1.0
+    bits: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +45,10 @@ class Request:
 
     writes: tuple[PointWrite, ...]
     expires_s: float | None = None
+
+    def __str__(self) -> str:
+        said = (f"{w.value:.10g}" if isinstance(w.value, float) else str(w.value) for w in self.writes)
+        return ", ".join(f"{write.point} {value}" for write, value in zip(self.writes, said, strict=True))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,12 +76,16 @@ def actions(
     """The requests and waits of `steps`. `values` are the newest known of the device, `saved` those from before our
     first write. Raises Unwritable; nothing has been sent then."""
     out: list[Action] = []
+    held: dict[str, PointWrite] = {}
     for step in steps:
         if step.wait_s is not None:
             out.append(Wait(s=step.wait_s))
             continue
         parts = step.together or (step,)
-        writes = [write for part in parts if (write := _write(part, quantities, codecs, values, saved)) is not None]
+        writes = [
+            write for part in parts if (write := _write(part, quantities, codecs, values, saved, held)) is not None
+        ]
+        held |= {write.point: write for write in writes}
         if writes and len(writes) < len(parts):
             raise Unwritable(
                 f"{', '.join(step.touched())}: only some of them could be written, and they belong together"
@@ -94,29 +103,69 @@ def _write(
     codecs: Mapping[str, PointCodec],
     values: Mapping[str, Value],
     saved: Mapping[str, Value],
+    held: Mapping[str, PointWrite],
 ) -> PointWrite | None:
+    """What a step writes, None = nothing; `held` is what earlier ones have written."""
     name = step.write or step.restore or step.keep or ""
     codec = codecs[name]
     if step.keep is not None:
         value = values.get(name)
         if value is None:
             raise Unwritable(f"{name}: what it holds now is unknown")
-        return _written(codec, value, codec.encode(_wire(codec, value), values), values)
+        return _written(codec, value, codec.encode(_wire(codec, value), values, owners=True), values)
     if step.restore is not None:
         value = saved.get(name)
         if value is None:
             value = _plain(step.or_value)
         if value is None:
             return None
-        return _written(codec, value, codec.encode(_wire(codec, value), values), values)
+        if step.bits is not None:
+            return _bits(codec, value, step.bits, values, held.get(name))
+        return _written(codec, value, codec.encode(_wire(codec, value), values, owners=True), values)
     if step.source is None:
         value = None if step.null else _plain(step.value)
+        if step.bits is not None:
+            return _bits(codec, value, step.bits, values, held.get(name))
         raw = codec.encode(_wire(codec, value), values)
     else:
         canonical = _quantity(step, quantities, codec, values)
         raw = codec.encode(canonical, values)
+        if step.instead_of_zero is not None and raw == _zero(codec, values):
+            canonical = codec.flip * step.instead_of_zero
+            raw = codec.encode(canonical, values)
         value = _wire(codec, canonical)
     return _written(codec, value, raw, values)
+
+
+def _bits(
+    codec: PointCodec, value: Value, bits: int, values: Mapping[str, Value], before: PointWrite | None
+) -> PointWrite:
+    """These bits of `value`, and the others as the point holds them, after `before` has been written."""
+    now = before.value if before is not None else values.get(codec.name)
+    if not isinstance(now, float) or not isinstance(value, float):
+        raise Unwritable(f"{codec.name}: what it holds now is unknown")
+    whole = float(joined_bits(now, value, bits))
+    ours = bits if before is None else None if before.bits is None else before.bits | bits
+    return PointWrite(point=codec.name, raw=codec.encode(whole, values, owners=True), value=whole, bits=ours)
+
+
+def joined_bits(number: float, other: float, bits: int) -> int:
+    """`number` with these bits of `other`."""
+    return int(number) & ~bits | int(other) & bits
+
+
+def with_bits_of(before: PointWrite | None, write: PointWrite) -> PointWrite:
+    """A write that also stands for the bits of the one before it, which it wrote again."""
+    if before is None or write.bits is None:
+        return write
+    return replace(write, bits=None if before.bits is None else before.bits | write.bits)
+
+
+def owners_choice(saved: Value, now: Value, ours: PointWrite) -> Value:
+    """What to restore where a point does not show what was written: what it shows; of bits, only those that differ."""
+    if ours.bits is None or not (isinstance(saved, float) and isinstance(now, float) and isinstance(ours.value, float)):
+        return now
+    return float(joined_bits(saved, now, (int(now) ^ int(ours.value)) & ours.bits))
 
 
 def _written(codec: PointCodec, value: Value, raw: Raw, values: Mapping[str, Value]) -> PointWrite:
@@ -133,12 +182,14 @@ def shows(codec: PointCodec, values: Mapping[str, Value], write: PointWrite) -> 
     value, factor = values.get(codec.name), codec.factor(values)
     if value is None or factor is None:
         return False
+    if write.bits is not None and isinstance(value, float) and isinstance(write.value, float):
+        return joined_bits(value, write.value, write.bits) == int(value)
     if factor != write.factor:
         if not isinstance(value, float) or not isinstance(write.value, float):
             return False
         return abs(value - write.value) < abs(codec.point.scale) * max(factor, write.factor)
     try:
-        return codec.encode(_wire(codec, value), values) == write.raw
+        return codec.encode(_wire(codec, value), values, owners=True) == write.raw
     except Unwritable:
         return False
 
@@ -180,7 +231,7 @@ def _quantity(step: Step, given: Quantities, codec: PointCodec, values: Mapping[
 
 def _no_time(codec: PointCodec, number: float, values: Mapping[str, Value]) -> bool:
     """Whether a timer cannot be given `number`, or would be given 0, which many take for "never"."""
-    if number <= 0 or (codec.point.range is not None and number < codec.point.range[0]):
+    if number <= 0 or (codec.point.taken is not None and number < codec.point.taken[0]):
         return True
     return codec.encode(number, values) == _zero(codec, values)
 

@@ -1,6 +1,6 @@
 """Compiles a product with values at addresses: what to poll, what values mean, what to write.
 
-A product has one variant per firmware variant: the profile itself, and the profile under each overlay.
+A product has one variant per firmware variant: the profile itself, and the profile under all overlays that hold.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,9 +11,11 @@ from typing import Literal
 from gateway.domain.commands import CommandOp
 from gateway.domain.errors import invariant
 from gateway.domain.types import CLEAR, Unclear
+from gateway.profiles.compiled.overlays import combinations, together
 from gateway.profiles.compiled.points import DecodeCounts, PointCodec, Read, Value, Values, decode_all
-from gateway.profiles.compiled.readings import compile_doubt, compile_reading, holds, mismatch
+from gateway.profiles.compiled.readings import compile_doubt, compile_reading, holds, mismatch, other_build
 from gateway.profiles.compiled.sequences import Action, Quantities, actions
+from gateway.profiles.compiled.validity import drop_invalid
 from gateway.profiles.language.base import EvidenceTag
 from gateway.profiles.language.control import Control, Step, Watchdog
 from gateway.profiles.language.points import Point, Term
@@ -38,14 +40,17 @@ class CanonicalReading:
 
 
 class ProductVariant:
-    """One variant of a product. `variant` is "" for the profile itself, else the overlay's name."""
+    """One variant of a product. `variant` is "" for the profile itself, else its overlays' names, joined by + .
+    `read_only`: why nothing is written to it, "" = it may be."""
 
     def __init__(self, document: ProfileDocument, overlay: Overlay | None = None) -> None:
-        self.document = document
+        document = self.document = document.under(overlay)
         self.variant = overlay.name if overlay else ""
         self.points: dict[str, Point] = document.points | (overlay.points if overlay else {})
-        self.control: Control | None = (overlay.control if overlay else None) or document.control
-        self.watchdog: Watchdog | None = (overlay.watchdog if overlay else None) or document.watchdog
+        self.read_only = (overlay.read_only if overlay else "") or document.read_only
+        control, watchdog = (overlay.control, overlay.watchdog) if overlay else (None, None)
+        self.control: Control | None = None if self.read_only else control or document.control
+        self.watchdog: Watchdog | None = None if self.read_only else watchdog or document.watchdog
         readings = document.readings | (overlay.readings if overlay else {})
         section = document.modbus
         self.codecs = {
@@ -57,6 +62,7 @@ class ProductVariant:
             )
             for name, point in self.points.items()
         }
+        self._guarded = {name: point for name, point in self.points.items() if point.guards}
         # Scale factors are decoded before what they scale.
         factors = {point.scale_factor for point in self.points.values()}
         self._order = sorted(self.codecs.values(), key=lambda codec: codec.name not in factors)
@@ -111,13 +117,17 @@ class ProductVariant:
     def identifying(self) -> tuple[str, ...]:
         """Points read to identify a device: those polled once, and those that identity and overlays test."""
         identity = self.document.identity
-        rules = (*identity.rules, *identity.excludes) if identity is not None else ()
+        rules = identity.matches if identity is not None else ()
         asked = [rule.point for rule in (*rules, *chain.from_iterable(o.when for o in self.document.overlays))]
-        return tuple(dict.fromkeys((*self.groups["once"], *(name for name in asked if name in self.points))))
+        names = [*self.groups["once"], *(name for name in asked if name in self.points)]
+        names += [other for name in names if (other := self.points[name].fallback) is not None]
+        names += [guard.point for name in names for guard in self.points[name].guards]
+        return tuple(dict.fromkeys(names))
 
     def decode(self, raws: Mapping[str, Read], values: dict[str, Value]) -> None:
-        """Decode raw values into `values`."""
+        """Decode raw values into `values`; what other points declare invalid is unknown."""
         decode_all(self._order, raws, values, self.counts)
+        drop_invalid(self._guarded, raws, values, self.counts)
 
     def canonical(self, values: Mapping[str, Value]) -> CanonicalReading:
         """The canonical reading of the values. Only `Values` record what was not understood."""
@@ -130,8 +140,8 @@ class ProductVariant:
         return CanonicalReading(quantities=quantities, unclear=unclear)
 
     def not_this_product(self, values: Mapping[str, Value]) -> list[str]:
-        """Identity rules that do not hold, and excluded products that the device is or may be, as text; empty = it is
-        the product of the profile."""
+        """Identity rules that do not hold, excluded products that the device is or may be, and that it is none of the
+        product's builds, as text; empty = it is the product of the profile."""
         identity = self.document.identity
         invariant(identity is not None, "a product with points has an identity")
         if identity is None:
@@ -139,10 +149,13 @@ class ProductVariant:
         others = [
             mismatch(other, values, excluded=True) for other in identity.excludes if holds(other, values) is not False
         ]
-        return [mismatch(rule, values) for rule in identity.rules if not holds(rule, values)] + others
+        wrong = [mismatch(rule, values) for rule in identity.rules if not holds(rule, values)]
+        return wrong + others + other_build(identity.builds, values)
 
     def unmet(self, values: Mapping[str, Value]) -> list[str]:
-        """Needs of control that the device does not meet, as text."""
+        """Why the device cannot be controlled as it is: it is read-only, or needs of control that it does not meet."""
+        if self.read_only:
+            return [f"read-only: {self.read_only}"]
         needs = self.control.needs if self.control is not None else ()
         return [mismatch(need, values) for need in needs if not holds(need, values)]
 
@@ -190,15 +203,16 @@ class PointProduct:
     def __init__(self, document: ProfileDocument) -> None:
         self.document = document
         self.base = ProductVariant(document)
-        self._overlays = [(overlay.when, ProductVariant(document, overlay)) for overlay in document.overlays]
+        self._variants = {
+            taken: ProductVariant(document, together([document.overlays[i] for i in taken]))
+            for taken in combinations(document.overlays)
+        } | {(): self.base}
 
     @property
     def variants(self) -> list[ProductVariant]:
-        return [self.base, *(variant for _, variant in self._overlays)]
+        return list(self._variants.values())
 
     def variant(self, values: Mapping[str, Value]) -> ProductVariant:
-        """The variant for a device that has been identified: the first overlay whose rules hold, else the base."""
-        for when, variant in self._overlays:
-            if all(holds(match, values) for match in when):
-                return variant
-        return self.base
+        """The variant for a device that has been identified: the profile under every overlay whose rules hold."""
+        overlays = enumerate(self.document.overlays)
+        return self._variants[tuple(i for i, one in overlays if all(holds(match, values) for match in one.when))]

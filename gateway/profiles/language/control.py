@@ -1,8 +1,9 @@
 """Control: ordered writes for each command, their needs, and the watchdog that ends control."""
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from gateway.profiles.language.base import Name, StrictModel
 from gateway.profiles.language.points import Match, Scalar
@@ -18,7 +19,9 @@ class Step(StrictModel):
     that gives the wanted battery power), `inverter_target_w` (+ = out: the setpoint plus the PV behind the same
     inverter), `lease` (in the point's `unit`, s or min, rounded up; the time left, rounded down, in writes
     repeated until the next command), `reserve_pct`, `count` (grows by one per heartbeat). `percent_of`: as percent of
-    the value of that point. `times` multiplies. `if_changed`: left out when the point is known to hold the value.
+    the value of that point. `times` multiplies. `instead_of_zero`: written where 0 would be, which the product takes
+    for "nothing is set". `if_changed`: left out when the point is known to hold the value.
+    `bits`: only these bits of the point are written, the others as the point holds them then (`value` and `restore`).
     `together`: one request, consecutive registers or members of one body. `restore`: the value saved before the first
     write; `or_value` where none was saved. `keep`: the value the point holds now (for requests that set all of their
     members).
@@ -30,34 +33,52 @@ class Step(StrictModel):
     source: Quantity | None = Field(default=None, alias="from")
     percent_of: Name | None = None
     times: float = 1.0
+    instead_of_zero: float | None = None
     if_changed: bool = False
+    bits: Annotated[int, Field(ge=1, le=0xFFFFFFFF)] | None = None
     together: tuple["Step", ...] = ()
     restore: Name | None = None
     keep: Name | None = None
     or_value: Scalar | None = None
     wait_s: Annotated[float, Field(gt=0, le=60)] | None = None
 
-    @model_validator(mode="after")
-    def _one_form(self) -> "Step":
+    def faults(self) -> Iterator[str]:
         names = (self.write, self.restore, self.keep)
         forms = (*(name is not None for name in names), bool(self.together), self.wait_s is not None)
         if sum(forms) != 1:
-            raise ValueError("exactly one of write, together, restore, keep and wait_s")
+            yield "exactly one of write, together, restore, keep and wait_s"
         given = (self.value is not None, self.null, self.source is not None)
         if self.write is not None and sum(given) != 1:
-            raise ValueError("a write has exactly one of value, null and from")
+            yield "a write has exactly one of value, null and from"
         if self.write is None and any(given):
-            raise ValueError("value, null and from belong to write")
-        if self.source is None and (self.percent_of is not None or self.times != 1.0):
-            raise ValueError("percent_of and times belong to from")
+            yield "value, null and from belong to write"
+        if self.source is None and (self.percent_of, self.times, self.instead_of_zero) != (None, 1.0, None):
+            yield "percent_of, times and instead_of_zero belong to from"
+        if self.instead_of_zero == 0:
+            yield "instead_of_zero: must not be 0"
+        if self.bits is not None:
+            yield from _bits_faults(self.bits, self.value if self.restore is None else self.or_value, self)
         if any(step.together or step.wait_s is not None for step in self.together):
-            raise ValueError("together: write, restore and keep only")
-        return self
+            yield "together: write, restore and keep only"
+
+    def held(self) -> list[str]:
+        """Points of which this step writes a part, or what they hold."""
+        own = [name for name in (self.write, self.restore) if name is not None and self.bits is not None]
+        own += [self.keep] if self.keep is not None else []
+        return own + [name for step in self.together for name in step.held()]
 
     def touched(self) -> list[str]:
         """Points this step writes."""
         own = [name for name in (self.write, self.restore, self.keep) if name is not None]
         return own + [name for step in self.together for name in step.touched()]
+
+
+def _bits_faults(bits: int, value: Scalar | None, step: Step) -> Iterator[str]:
+    """What makes no sense of a step's `bits`, of which it sets those of `value`."""
+    if (step.write is None or value is None) and step.restore is None:
+        yield "bits belong to write with a value, and to restore"
+    if value is not None and (type(value) is not int or value & ~bits):
+        yield f"bits: {value!r} has others than {bits:#x}"
 
 
 class Heartbeat(StrictModel):
@@ -76,9 +97,9 @@ class Control(StrictModel):
     control episode. `begin` once per episode, then `discharge`, `charge`, `hold` or `block` (no discharge, charging
     left to the product's own mode); each is repeated whole as refresh. `release` ends control (`stop_only`: by writing
     no more). `reserve` sets the backup reserve. `step_w`: setpoints are cut to whole steps towards 0; below
-    `setpoint_w_min` it is a hold. `apart`: points that must never share a request. `settle_s` before a write is read
-    back: shorter than `follow_s`, else it would be written anew before it was read. (How long the battery's power takes
-    is in `facts`.)"""
+    `setpoint_w_min` it is a hold. `switch_first`: why values must be set after what switches control on. `apart`:
+    points that must never share a request. `settle_s` before a write is read back: shorter than `follow_s`, else it
+    would be written anew before it was read. (How long the battery's power takes is in `facts`.)"""
 
     domain: Literal["battery_ac", "battery_dc", "inverter_ac", "grid_connection"]
     needs: tuple[Match, ...] = ()
@@ -94,28 +115,27 @@ class Control(StrictModel):
     follow_s: Annotated[float, Field(gt=0, le=60)] | None = None
     step_w: Annotated[float, Field(gt=0, le=1000)] = 1.0
     setpoint_w_min: Annotated[float, Field(ge=0, le=10_000)] = 0.0
+    switch_first: str = ""
     apart: tuple[tuple[Name, Name], ...] = ()
     settle_s: Annotated[float, Field(ge=0, le=30)] = 0.0
     interval_s_min: Annotated[float, Field(ge=0, le=600)] = 0.0
 
-    @model_validator(mode="after")
-    def _complete(self) -> "Control":
+    def faults(self) -> Iterator[str]:
         power = (self.discharge, self.charge, self.hold)
         if any(power) and not all(power):
-            raise ValueError("discharge, charge and hold: all three or none")
+            yield "discharge, charge and hold: all three or none"
         if self.block and not self.hold:
-            raise ValueError("block belongs to discharge, charge and hold")
+            yield "block belongs to discharge, charge and hold"
         if any(power) and not self.release and not self.stop_only:
-            raise ValueError("release: missing")
+            yield "release: missing"
         if self.domain == "grid_connection" and self.discharge and self.follow_s is None:
-            raise ValueError("follow_s: missing; a grid target follows load and PV")
+            yield "follow_s: missing; a grid target follows load and PV"
         if self.follow_s is not None and self.settle_s >= self.follow_s:
-            raise ValueError("settle_s: must be shorter than follow_s")
+            yield "settle_s: must be shorter than follow_s"
         if self.domain.startswith("battery") and self.follow_s is not None:
-            raise ValueError("follow_s belongs to domains grid_connection and inverter_ac")
+            yield "follow_s belongs to domains grid_connection and inverter_ac"
         if not any(power) and not self.reserve:
-            raise ValueError("control that controls nothing: leave it out")
-        return self
+            yield "control that controls nothing: leave it out"
 
     stop_only: bool = Field(default=False, description="release = stop writing: the product reverts by itself")
 
@@ -148,17 +168,15 @@ class Watchdog(StrictModel):
     sticky: bool = False
     reverts_within_s: float | None = Field(default=None, gt=0, le=7200)
 
-    @model_validator(mode="after")
-    def _consistent(self) -> "Watchdog":
+    def faults(self) -> Iterator[str]:
         timer = self.kind in ("device_timer", "countdown")
         if timer != (self.point is not None):
-            raise ValueError("point belongs to device_timer and countdown, and they need it")
+            yield "point belongs to device_timer and countdown, and they need it"
         if (self.kind == "device_timer") != (self.zero_means is not None):
-            raise ValueError("zero_means belongs to device_timer, and it needs it")
+            yield "zero_means belongs to device_timer, and it needs it"
         if (self.kind == "none") != (self.falls_back_to == "stays"):
-            raise ValueError("falls_back_to stays belongs to kind none")
+            yield "falls_back_to stays belongs to kind none"
         if self.kind in ("device_timer", "countdown", "implicit") and self.reverts_within_s is None:
-            raise ValueError("reverts_within_s: missing")
+            yield "reverts_within_s: missing"
         if self.reverts_within_s is not None and self.reverts_within_s < self.lease_s:
-            raise ValueError("reverts_within_s: shorter than lease_s")
-        return self
+            yield "reverts_within_s: shorter than lease_s"

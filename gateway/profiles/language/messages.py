@@ -4,10 +4,11 @@ A message is a JSON object on a topic; its points map the product's keys to cano
 signs are those of `domain.types`: battery power + = discharge, grid power + = import, percent of usable capacity.
 """
 
+from collections.abc import Iterator
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from gateway.profiles.language.base import Key, Sign, StrictModel, TopicPattern
 
@@ -38,15 +39,13 @@ class Member(StrictModel):
     required: bool = False
     description: str = ""
 
-    @model_validator(mode="after")
-    def _consistent(self) -> "Member":
+    def faults(self) -> Iterator[str]:
         if (self.type is MemberType.ENUM) != (self.values is not None):
-            raise ValueError("`values` belongs to type enum, and type enum needs it")
+            yield "`values` belongs to type enum, and type enum needs it"
         if self.range is not None and self.range[0] > self.range[1]:
-            raise ValueError("range: the lower end comes first")
+            yield "range: the lower end comes first"
         if self.scale == 0:
-            raise ValueError("scale: 0 would erase the value")
-        return self
+            yield "scale: 0 would erase the value"
 
 
 class Message(StrictModel):
@@ -61,11 +60,9 @@ class Message(StrictModel):
     description: str = ""
     points: dict[str, Member]
 
-    @model_validator(mode="after")
-    def _one_device(self) -> "Message":
+    def faults(self) -> Iterator[str]:
         if self.topic.split("/").count("{device}") != 1 or self.topic.count("{") != 1:
-            raise ValueError("topic: exactly one level must be {device}")
-        return self
+            yield "topic: exactly one level must be {device}"
 
 
 class CommandForm(StrictModel):
@@ -87,13 +84,11 @@ class Commands(StrictModel):
     setpoint_sign: Sign
     forms: dict[Literal["setpoint", "hold", "block", "release", "reserve"], CommandForm]
 
-    @model_validator(mode="after")
-    def _complete(self) -> "Commands":
+    def faults(self) -> Iterator[str]:
         if self.setpoint_sign not in (Sign.DISCHARGE_POSITIVE, Sign.CHARGE_POSITIVE):
-            raise ValueError("setpoint_sign: say discharge_positive or charge_positive")
+            yield "setpoint_sign: say discharge_positive or charge_positive"
         for op in ("setpoint", "hold", "release"):
             if op not in self.forms:
-                raise ValueError(f"forms: {op} is missing")
-        if "setpoint_w" not in self.forms["setpoint"].arguments:
-            raise ValueError("forms.setpoint: the argument setpoint_w is missing")
-        return self
+                yield f"forms: {op} is missing"
+        if "setpoint" in self.forms and "setpoint_w" not in self.forms["setpoint"].arguments:
+            yield "forms.setpoint: the argument setpoint_w is missing"

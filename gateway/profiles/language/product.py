@@ -4,13 +4,14 @@ Two ways to speak. `messages` and `commands`: firmware that sends whole readings
 `points`, `readings` and `control`: values at addresses (Modbus registers, JSON over HTTP, MQTT topics).
 """
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, ConfigDict, Field, model_validator
+from pydantic import AliasChoices, ConfigDict, Field
 
 from gateway import former_names
 from gateway.domain.fleet.columns import SETTLE_S
-from gateway.profiles.language.base import Evidence, Name, StrictModel
+from gateway.profiles.language.base import Evidence, Name, Reason, StrictModel
 from gateway.profiles.language.control import Control, Watchdog
 from gateway.profiles.language.messages import Commands, Message
 from gateway.profiles.language.points import Identity, Match, Point, Reading
@@ -61,18 +62,26 @@ class Polling(StrictModel):
 
 class Overlay(StrictModel):
     """What differs on some firmware or model: taken when all of `when` hold after identification. Points, readings
-    and sections given here replace those of the same name."""
+    and sections given here replace those of the same name; of several overlays that hold, later ones replace what
+    earlier ones gave. `read_only`: why nothing is written to it, whatever other overlays give."""
 
     name: Name
     when: tuple[Match, ...] = Field(min_length=1)
     points: dict[Name, Point] = Field(default_factory=dict)
     readings: dict[str, Reading] = Field(default_factory=dict)
+    modbus: ModbusSection | None = None
+    http: HttpSection | None = None
     control: Control | None = None
     watchdog: Watchdog | None = None
+    read_only: Reason = ""
+
+    def faults(self) -> Iterator[str]:
+        if self.read_only and (self.control is not None or self.watchdog is not None):
+            yield "read_only: excludes control and watchdog"
 
 
 class ProfileDocument(StrictModel):
-    """One product. The file's name is `<profile>.yaml`."""
+    """One product. The file's name is `<profile>.yaml`. `read_only`: why nothing is written to it."""
 
     language: Literal[1]
     profile: Name
@@ -94,23 +103,34 @@ class ProfileDocument(StrictModel):
     readings: dict[str, Reading] = Field(default_factory=dict)
     control: Control | None = None
     overlays: tuple[Overlay, ...] = Field(default=(), max_length=8)
+    read_only: Reason = ""
 
-    @model_validator(mode="after")
-    def _one_way(self) -> "ProfileDocument":
+    def faults(self) -> Iterator[str]:
         if bool(self.messages) == bool(self.points):
-            raise ValueError("exactly one of messages and points")
+            yield "exactly one of messages and points"
         if self.messages and self.transport != "mqtt":
-            raise ValueError("transport: messages come over mqtt")
+            yield "transport: messages come over mqtt"
         sections = {"modbus": self.modbus, "http": self.http, "mqtt": self.mqtt}
         for name, section in sections.items():
             wanted = bool(self.points) and name == self.transport
             if (section is not None) != wanted:
-                raise ValueError(f"{name}: {'missing' if wanted else 'belongs to points over ' + name}")
+                yield f"{name}: {'missing' if wanted else 'belongs to points over ' + name}"
         if self.points and (self.identity is None or not self.readings):
-            raise ValueError("identity and readings: points need both")
+            yield "identity and readings: points need both"
         if not self.points and (self.readings or self.control or self.identity or self.overlays):
-            raise ValueError("readings, control, identity and overlays belong to points")
+            yield "readings, control, identity and overlays belong to points"
+        if self.read_only and (self.commands is not None or self.control is not None):
+            yield "read_only: excludes commands and control"
+        for i, overlay in enumerate(self.overlays):
+            for name, own in (("modbus", overlay.modbus), ("http", overlay.http)):
+                if own is not None and name != self.transport:
+                    yield f"overlays.{i}.{name}: belongs to points over {name}"
         controlled = self.commands is not None or (self.control is not None and bool(self.control.discharge))
         if controlled != (self.watchdog is not None):
-            raise ValueError("watchdog: " + ("missing" if controlled else "belongs to a product that is controlled"))
-        return self
+            yield "watchdog: " + ("missing" if controlled else "belongs to a product that is controlled")
+
+    def under(self, overlay: Overlay | None) -> "ProfileDocument":
+        """The document with the transport section that an overlay has, if it has one."""
+        sections = {"modbus": overlay.modbus, "http": overlay.http} if overlay is not None else {}
+        given = {name: section for name, section in sections.items() if section is not None}
+        return self.model_copy(update=given) if given else self

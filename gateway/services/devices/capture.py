@@ -15,17 +15,19 @@ from gateway.domain.types import DeviceId
 from gateway.links.json_values import tokens_of
 from gateway.links.modbus.sunspec import Model, address_of
 from gateway.links.mqtt.cache import levels_of, topic_of
+from gateway.ports.links import FoundModel
 from gateway.profiles.compile import Codec
 from gateway.profiles.compiled.points import Marker, Raw, Unreadable, Value, Values
 from gateway.profiles.compiled.readings import holds
 from gateway.profiles.compiled.variant import ProductVariant
-from gateway.profiles.language.points import Point, PointType
+from gateway.profiles.language.points import CHOICE, Point, PointType
 from gateway.services.devices.probe import Probe, named_readings
 
 Json = object
 Run = tuple[int, list[int]]
 Raws = Mapping[str, Raw]
 Levels = Mapping[str, str]
+Found = Mapping[str, FoundModel]
 
 PRIVATE_NAME = re.compile(r"(^|_)(serial|sn|din|mac|imei|iccid|uuid|portal|token|password|secret|pin|user|ssid)(_|$)")
 MAC = re.compile(r"([0-9A-Fa-f]{2}[:-]){5}[0-9A-Fa-f]{2}")
@@ -71,7 +73,7 @@ def captured(
         about: dict[str, object] = {
             "source": source, "kind": "capture", "note": _note(mask.names & part.keys()), "variant": variant.variant,
             "units": {name: unit for name, unit in asked.items() if name in used}, "levels": levels,
-            "raw": {form: _SAMPLES[form](variant, part, asked, levels)},
+            "raw": {form: _SAMPLES[form](variant, part, asked, levels, found.models)},
         }  # fmt: skip
         vectors[form] = {name: value for name, value in about.items() if value} | _meaning(variant, part)
     return vectors
@@ -109,7 +111,7 @@ class _Mask:
         identity, control = variant.document.identity, variant.control
         serial = identity.serial if identity is not None else None
         self._private = {name for name in variant.points if name == serial or PRIVATE_NAME.search(name)}
-        rules = (*identity.rules, *identity.excludes) if identity is not None else ()
+        rules = identity.matches if identity is not None else ()
         overlays = variant.document.overlays
         when = chain.from_iterable(overlay.when for overlay in overlays)
         tested = {rule.point for rule in (*rules, *when, *(control.needs if control is not None else ()))}
@@ -161,7 +163,7 @@ def _anonymous_word(word: int) -> int:
     )
 
 
-def _registers(variant: ProductVariant, raws: Raws, units: Mapping[str, int], _levels: Levels) -> Json:
+def _registers(variant: ProductVariant, raws: Raws, units: Mapping[str, int], _levels: Levels, _found: Found) -> Json:
     """Words by unit/function/address, neighbours in one entry."""
     words: dict[tuple[int, int], dict[int, int]] = {}
     for name, raw in raws.items():
@@ -172,26 +174,40 @@ def _registers(variant: ProductVariant, raws: Raws, units: Mapping[str, int], _l
     return {f"{unit}/{function}/{at}": run for (unit, function), image in words.items() for at, run in _runs(image)}
 
 
-def _models(variant: ProductVariant, raws: Raws, _units: Mapping[str, int], _levels: Levels) -> Json:
-    """Words by model and offset from its id word, neighbours in one entry."""
-    section, words = variant.document.modbus, dict[int, dict[int, int]]()
+def _models(variant: ProductVariant, raws: Raws, _units: Mapping[str, int], _levels: Levels, found: Found) -> Json:
+    """Words by model and offset from its id word, neighbours in one entry; where it has blocks, `length` and `named`
+    say which."""
+    section, words = variant.document.modbus, dict[str, dict[int, int]]()
     for name, raw in raws.items():
         point = variant.points[name]
         if section is None or section.sunspec is None or point.model is None or not isinstance(raw, tuple):
             continue
-        offset = address_of(point, {point.model: Model(address=0, length=0xFFFF)}, section.sunspec)
+        here = found.get(str(point.model))
+        if here is None:
+            continue
+        model = Model(number=here.number, address=0, length=here.length, named=here.blocks)
+        offset = address_of(point, {point.model: model}, section.sunspec)
         if offset is not None:
-            words.setdefault(point.model, {}).update((offset + i, word) for i, word in enumerate(raw))
-    return [{"model": model, "offset": at, "words": run} for model, image in words.items() for at, run in _runs(image)]
+            words.setdefault(str(point.model), {}).update((offset + i, word) for i, word in enumerate(raw))
+    counted = {str(key) for key in section.sunspec.blocks} if section is not None and section.sunspec else set()
+    return [
+        {"model": found[key].number, "offset": at, "words": run}
+        | ({"length": found[key].length} if key in counted else {})
+        | ({"named": dict(found[key].blocks)} if found[key].blocks else {})
+        for key, image in words.items()
+        for at, run in _runs(image)
+    ]
 
 
-def _documents(variant: ProductVariant, raws: Raws, _units: Mapping[str, int], levels: Levels) -> dict[str, Json]:
+def _documents(
+    variant: ProductVariant, raws: Raws, _units: Mapping[str, int], levels: Levels, _found: Found
+) -> dict[str, Json]:
     """JSON documents by path or topic, with the members that points read and no others; a bare payload as it is."""
     documents: dict[str, dict[str, Json]] = {}
     bare: dict[str, Json] = {}
     for name, raw in raws.items():
         point = variant.points[name]
-        place = point.path or topic_of(point.topic or "", levels)
+        place = point.document or topic_of(point.topic or "", levels)
         if point.pointer and raw is not Marker.EMPTY:
             _put(documents.setdefault(place, {}), tokens_of(point.pointer), None if isinstance(raw, Marker) else raw)
         else:
@@ -199,13 +215,13 @@ def _documents(variant: ProductVariant, raws: Raws, _units: Mapping[str, int], l
     return bare | {place: _with_lists(document) for place, document in documents.items()}
 
 
-def _payloads(variant: ProductVariant, raws: Raws, units: Mapping[str, int], levels: Levels) -> Json:
+def _payloads(variant: ProductVariant, raws: Raws, units: Mapping[str, int], levels: Levels, found: Found) -> Json:
     """Payloads as text, by topic."""
-    found = _documents(variant, raws, units, levels)
-    return {topic: value if isinstance(value, str) else json.dumps(value) for topic, value in found.items()}
+    documents = _documents(variant, raws, units, levels, found)
+    return {topic: value if isinstance(value, str) else json.dumps(value) for topic, value in documents.items()}
 
 
-_SAMPLES: Mapping[str, Callable[[ProductVariant, Raws, Mapping[str, int], Levels], Json]] = {
+_SAMPLES: Mapping[str, Callable[[ProductVariant, Raws, Mapping[str, int], Levels, Found], Json]] = {
     "registers": _registers, "sunspec": _models, "http": _documents, "mqtt": _payloads,
 }  # fmt: skip
 
@@ -234,13 +250,20 @@ def _put(document: dict[str, Json], tokens: tuple[str, ...], value: Json) -> Non
 
 
 def _with_lists(document: Json) -> Json:
-    """A document whose members by number are the elements of a list again."""
+    """A document whose members by number, and those chosen by what they say, are the elements of a list again."""
     if not isinstance(document, dict):
         return document
     members = {name: _with_lists(value) for name, value in document.items()}
     if members and all(name.isdecimal() and int(name) < LIST_MAX for name in members):
         return [members.get(str(i)) for i in range(max(map(int, members)) + 1)]
+    chosen = [CHOICE.fullmatch(name) for name in members]
+    if members and all(chosen):
+        return [_element(choice, inner) for choice, inner in zip(chosen, members.values(), strict=True)]
     return members
+
+
+def _element(choice: re.Match[str] | None, inner: Json) -> Json:
+    return {choice[1]: choice[2], **inner} if choice is not None and isinstance(inner, dict) else inner
 
 
 def _held(variant: ProductVariant, values: Values) -> list[str]:

@@ -143,6 +143,8 @@ def _parameter_faults(document: ProfileDocument, given: DeviceConnection) -> Ite
         optional.add("serial")
     if document.http is not None and document.http.tls != "none":
         optional.add("fingerprint")
+    if document.modbus is not None and document.modbus.sunspec is not None:
+        optional |= document.modbus.sunspec.models.keys()
     parameters = dict(given.parameters)
     for name in wanted:
         if name not in parameters:

@@ -18,15 +18,25 @@ from gateway.domain.types import DeviceId
 from gateway.ports.journal import Journal
 from gateway.ports.links import PointLink
 from gateway.profiles.compiled.points import Unwritable, Value
-from gateway.profiles.compiled.sequences import Action, LeaseOver, PointWrite, Quantities, Request, Wait, shows
+from gateway.profiles.compiled.sequences import (
+    Action,
+    LeaseOver,
+    PointWrite,
+    Quantities,
+    Request,
+    Wait,
+    shows,
+    with_bits_of,
+)
 from gateway.profiles.compiled.variant import ProductVariant
 from gateway.profiles.language.control import Step
 from gateway.services.devices.identity import Serial
-from gateway.services.devices.saved_settings import SavedSettings, owners_settings
+from gateway.services.devices.not_done import NotDone
+from gateway.services.devices.saved_settings import SavedSettings, choices, owners_settings
+from gateway.services.devices.write_budget import WriteBudget
 
 log = logging.getLogger(__name__)
 
-DAY_MS = 86_400_000
 LEFT_S_MIN = 1.0
 FOLLOW_AGE_PART = 3.0
 FOREIGN_POLLS = 2
@@ -92,29 +102,27 @@ class DeviceControl:
         self._touched: dict[str, PointWrite] = {}
         self._expected: dict[str, tuple[PointWrite, float]] = {}
         self._foreign = 0
-        self._written_today: dict[str, tuple[int, int]] = {}
+        self._budget = WriteBudget(clock)
         self._newest_cmd = 0
-        self._refused_for = ""
+        self._not_repeated = NotDone()
         self._beats = 0
         self.in_force: Command | None = None
         self._force_end_ms = 0
         self._began_mono_ms = clock.mono_ms()
         self.read_mono_ms = 0
 
-    def begin_anew(self) -> None:
-        """Call after the device was away: volatile settings may be gone, so the next command begins from the start."""
+    async def meet(self, serial: Serial | None) -> None:
+        """Call once what answers after the device was away has said who it is. Volatile settings may be gone, so the
+        next command begins from the start; settings of another battery are not restored to it."""
         self._engaged = False
         self._expected = {}
         self._foreign = 0
-
-    async def meet(self, serial: Serial | None) -> None:
-        """Call once what answers has said who it is: settings of another battery are not restored to it."""
         await self._saved.meet(serial)
 
     @property
     def written_today(self) -> dict[str, int]:
         """Writes of points with a daily budget."""
-        return {name: count for name, (_, count) in self._written_today.items()}
+        return self._budget.today
 
     @property
     def running(self) -> bool:
@@ -134,19 +142,21 @@ class DeviceControl:
     async def obey(self, command: Command, variant: ProductVariant, link: PointLink) -> Done:
         """Carry out one command. Raises LinkDown, PeerBusy and ProtocolViolation: then its effect is unknown."""
         if command.valid_until_ms < self._clock.now().utc_ms:
-            return Done(delivery=WriteOutcome.NOT_SENT, result=CommandResult.EXPIRED)
+            late = "its time was over before it could be sent"
+            return Done(delivery=WriteOutcome.NOT_SENT, result=CommandResult.EXPIRED, why=late)
         if command.cmd <= self._newest_cmd:
             return Done(delivery=WriteOutcome.NOT_SENT, result=CommandResult.OLDER)
         self._newest_cmd = command.cmd
         steps = variant.sequence(command.op, command.setpoint_w)
         stops = command.op is CommandOp.RELEASE and variant.control is not None and variant.control.stop_only
         if not steps and not stops:
-            return self._refuse(f"the product has no {command.op.name.lower()}")
+            return self._refuse(variant.read_only or f"the product has no {command.op.name.lower()}")
         try:
             if command.op in (CommandOp.SETPOINT, CommandOp.HOLD, CommandOp.BLOCK):
                 return await self._power(command, steps, variant, link)
             if command.op is CommandOp.RELEASE:
                 return await self._release(steps, variant, link)
+            await self._read_held(steps, variant, link)
             todo = self._actions(steps, command, variant)
             return await self._confirmed(await self._send(todo, variant, link), variant, link)
         except Unwritable as error:
@@ -161,13 +171,19 @@ class DeviceControl:
             return self._refuse(unmet[0])
         control = variant.control
         sequence = (*(() if self._engaged or control is None else control.begin), *steps)
+        await self._read_held(sequence, variant, link)
         first = self._saved.kept is None and control is not None
         if first and control is not None:
             # What cannot be written is refused before anything is journalled.
             self._actions(sequence, command, variant)
-            why = await self._save(control.saves, variant, link)
+            found = await link.read(control.saves) if control.saves else {}
+            variant.decode(found, self._values)
+            settings, why = owners_settings(control.saves, found, self._values, variant)
             if why:
+                return self._refuse(why)
+            if why := await self._saved.save(settings):
                 return Done(delivery=WriteOutcome.NOT_SENT, result=CommandResult.NONE, why=why)
+            self._stats.saved += 1
         todo = self._actions(sequence, command, variant)
         written: list[PointWrite] = []
         # The device's own timer may start with the first write.
@@ -180,7 +196,7 @@ class DeviceControl:
             elif first:
                 await self._saved.forget()
             return self._refuse(str(error))
-        self._engaged, self._refused_for = True, ""
+        self._engaged = True
         self._force(command, began_ms)
         done = await self._confirmed(written, variant, link)
         if done.result is CommandResult.REFUSED:
@@ -197,12 +213,14 @@ class DeviceControl:
     async def _release(self, steps: tuple[Step, ...], variant: ProductVariant, link: PointLink) -> Done:
         self._force(None)
         self._expected = {}
+        await self._read_held(steps, variant, link)
         saved = await self._still_ours(variant, link)
         todo = variant.actions(steps, Quantities(), self._values, saved)
         written = await self._send(todo, variant, link)
         done = await self._confirmed(written, variant, link)
         if done.result is CommandResult.REFUSED:
             return done
+        self._tell_once("settings could not be restored", "")
         if self._saved.kept is not None:
             self._stats.restored += 1
         await self._saved.forget()
@@ -225,7 +243,7 @@ class DeviceControl:
         try:
             await self._release(control.release, variant, link)
         except (Unwritable, PeerRefused) as error:
-            log.info("settings could not be restored", extra={"device": self._device, "error": str(error)})
+            self._tell_once("settings could not be restored", str(error))
 
     async def _hand_back(self, variant: ProductVariant, link: PointLink) -> None:
         """Release after a sequence that stopped half way: leave the device as it was, as far as it allows."""
@@ -240,29 +258,19 @@ class DeviceControl:
             log.warning("a device could not be handed back", extra={"device": self._device, "error": str(error)})
         self._force(None)
 
-    async def _save(self, names: tuple[str, ...], variant: ProductVariant, link: PointLink) -> str:
-        """Save the present settings in the journal; returns "" or the reason why it cannot."""
-        if names:
-            variant.decode(await link.read(names), self._values)
-        settings, unknown = owners_settings(names, self._values, variant)
-        if unknown:
-            return f"{unknown[0]} cannot be read, so it could not be restored"
-        why = await self._saved.save(settings)
-        self._stats.saved += not why
-        return why
-
     async def _still_ours(self, variant: ProductVariant, link: PointLink) -> dict[str, Value]:
-        """What to restore: a setting that no longer shows what was written is somebody's new choice and stays."""
-        saved: dict[str, Value] = dict(self._saved.kept or {})
-        touched = [name for name in saved if name in self._touched and variant.points[name].readable]
-        if touched:
-            variant.decode(await link.read(touched), self._values)
-        for name in touched:
-            if self._values.get(name) is not None and not shows(
-                variant.codecs[name], self._values, self._touched[name]
-            ):
-                saved[name] = self._values[name]
-        return saved
+        """What to restore."""
+        saved = self._saved.kept or {}
+        written = {n: w for n, w in self._touched.items() if n in saved and variant.points[n].readable}
+        if written:
+            variant.decode(await link.read(list(written)), self._values)
+        return dict(saved) | choices(saved, written, self._values, variant)
+
+    async def _read_held(self, steps: Iterable[Step], variant: ProductVariant, link: PointLink) -> None:
+        """Read what is written back in part: registers of bits, members that keep their value."""
+        names = {name for step in steps for name in step.held() if variant.points[name].readable}
+        if names:
+            variant.decode(await link.read(sorted(names)), self._values)
 
     def _actions(
         self, steps: Iterable[Step], command: Command, variant: ProductVariant, *, left_s: float | None = None
@@ -300,27 +308,23 @@ class DeviceControl:
                 continue
             self._spend(action, variant)
             self._stats.requests += 1
-            await link.write(action)
+            try:
+                await link.write(action)
+            except PeerRefused as refused:
+                raise PeerRefused(f"the device refuses {action}: {refused}") from refused
             for write in action.writes:
                 out.append(write)
-                self._touched[write.point] = write
+                self._touched[write.point] = with_bits_of(self._touched.get(write.point), write)
                 if write.value is not None:
                     self._values[write.point] = write.value
         return out
 
     def _spend(self, request: Request, variant: ProductVariant) -> None:
-        """Count writes that wear the device's memory. Raises Unwritable when a day's budget is used up."""
-        today = self._clock.now().utc_ms // DAY_MS
-        for write in request.writes:
-            most = variant.points[write.point].writes_per_day_max
-            if most is None:
-                continue
-            day, count = self._written_today.get(write.point, (today, 0))
-            count = count if day == today else 0
-            if count >= most:
-                self._stats.over_budget += 1
-                raise Unwritable(f"{write.point}: {most} writes a day are used up")
-            self._written_today[write.point] = (today, count + 1)
+        try:
+            self._budget.spend(request, variant.points)
+        except Unwritable:
+            self._stats.over_budget += 1
+            raise
 
     async def _confirmed(self, written: list[PointWrite], variant: ProductVariant, link: PointLink) -> Done:
         """Read back the points that the product shows."""
@@ -384,11 +388,13 @@ class DeviceControl:
         command = self.in_force
         if command is None or not self.running or self.taken_over or await self._written_over(variant, link):
             return
+        why = ""
         try:
             if await self._again(variant.sequence(command.op, command.setpoint_w), command, variant, link):
                 self._foreign = 0
         except (Unwritable, PeerRefused, PeerBusy) as error:
-            log.info("a grid target was not renewed", extra={"device": self._device, "error": str(error)})
+            why = str(error)
+        self._tell_once("a grid target was not renewed", why)
 
     async def _again(self, steps: tuple[Step, ...], command: Command, variant: ProductVariant, link: PointLink) -> bool:
         """Write for a command in force; returns whether anything was written. Only a new command renews the lease: a
@@ -396,6 +402,7 @@ class DeviceControl:
         left_s = (self._force_end_ms - self._clock.mono_ms()) / 1000
         if left_s < LEFT_S_MIN:
             return False
+        await self._read_held(steps, variant, link)
         try:
             todo = self._actions(steps, command, variant, left_s=left_s)
         except LeaseOver:
@@ -422,16 +429,20 @@ class DeviceControl:
         if command is None or not self.running or control is None or control.heartbeat is None or self.taken_over:
             return
         self._beats += 1
+        why = ""
         try:
             await self._again(control.heartbeat.steps, command, variant, link)
         except (Unwritable, PeerRefused, PeerBusy) as error:
-            log.info("a heartbeat was refused", extra={"device": self._device, "error": str(error)})
+            why = str(error)
+        self._tell_once("a heartbeat was refused", why)
+
+    def _tell_once(self, what: str, why: str) -> None:
+        """Log once why something that repeats by itself is not done, "" = it was."""
+        if self._not_repeated.is_news(what, why):
+            log.warning(what, extra={"device": self._device, "error": why})
 
     def _refuse(self, why: str) -> Done:
         self._stats.refused += 1
-        if why != self._refused_for:
-            self._refused_for = why
-            log.warning("a command was refused", extra={"device": self._device, "error": why})
         return Done(delivery=WriteOutcome.REFUSED, result=CommandResult.REFUSED, why=why)
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from gateway.ports.links import PointTarget
 from gateway.profiles.compiled.points import Value
+from gateway.profiles.compiled.readings import whole_number
 from gateway.profiles.language.points import Identity
 
 
@@ -31,10 +32,15 @@ def serial_of(identity: Identity | None, values: Mapping[str, Value]) -> Serial 
 
 
 def other_serial(target: PointTarget, values: Mapping[str, Value]) -> list[str]:
-    """Another device of the same product at this address is not the one that was registered."""
+    """Another device of the same product at this address is not the one that was registered. A serial that the device
+    says as a number is the same with and without leading zeros."""
     wanted = dict(target.connection.parameters).get("serial")
     identity = target.document.identity
     if wanted is None or identity is None or identity.serial is None:
         return []
     found = values.get(identity.serial)
+    number = whole_number(found)
+    if number is not None:
+        same = wanted.isascii() and wanted.isdecimal() and wanted.lstrip("0") == str(number).lstrip("0")
+        return [] if same else [f"serial is {number}, expected {wanted}"]
     return [] if found == wanted else [f"serial is {found!r}, expected {wanted!r}"]

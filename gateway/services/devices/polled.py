@@ -249,8 +249,9 @@ class PolledDevices(Part):
         if not self._current(slot):
             return
         facts = self._codecs[int(self._fleet.nameplate.profile[slot])].facts
-        self._fleet.identified(slot, facts, as_registered=trusted)
         session = self.sessions.get(slot)
+        read_only = session.product_variant.read_only if trusted and session is not None else ""
+        self._fleet.identified(slot, facts, as_registered=trusted, read_only=read_only)
         if trusted and session is not None:
             maker, product, firmware = (np.array([word], dtype=np.object_) for word in session.states())
             self.emit(

@@ -1,13 +1,13 @@
 """Identifies one device and reads every point of its profile; writes nothing."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gateway.domain.errors import NotThisProduct
 from gateway.domain.fleet.device import DeviceConnection
 from gateway.domain.types import DeviceId
-from gateway.ports.links import PointLink, PointLinks, PointTarget
+from gateway.ports.links import FoundModel, PointLink, PointLinks, PointTarget
 from gateway.profiles.compile import Codec
 from gateway.profiles.compiled.points import Read, Value, Values
 from gateway.profiles.compiled.variant import PointProduct, ProductVariant
@@ -27,7 +27,8 @@ class ProbedPoint:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
     """What a device is and reports. `problems`: why it is not what the profile describes; `unmet`: why it could not be
-    controlled now; `readings` in canonical words, None = unknown, members of an enumeration by name, "unclear" = about
+    controlled now; `notice`: what is wrong although it answers; `models`: the SunSpec models it has, by the profile's
+    words; `readings` in canonical words, None = unknown, members of an enumeration by name, "unclear" = about
     safety and not understood."""
 
     profile: str
@@ -36,6 +37,8 @@ class Probe:
     unmet: list[str]
     points: list[ProbedPoint]
     readings: dict[str, float | str | None]
+    notice: str | None = None
+    models: Mapping[str, FoundModel] = field(default_factory=dict)
 
 
 async def probe(
@@ -55,7 +58,7 @@ async def probe(
     async def opened(variant: ProductVariant) -> AsyncIterator[PointLink]:
         link = links.link(
             PointTarget(
-                device=device, connection=connection, secret=secret, document=codec.document, points=variant.points
+                device=device, connection=connection, secret=secret, document=variant.document, points=variant.points
             )
         )
         try:
@@ -74,9 +77,11 @@ async def probe(
         await read(base, product.base, product.base.identifying)
         problems = product.base.not_this_product(values)
         variant = product.base if problems else product.variant(values)
+        notice, models = base.notice, base.models
         try:
             async with opened(variant) as link:
                 await read(link, variant, variant.reads)
+                notice, models = link.notice, link.models
         except NotThisProduct as error:
             problems.append(str(error))
     points = [
@@ -89,6 +94,8 @@ async def probe(
         variant=variant.variant,
         problems=problems,
         unmet=variant.unmet(values),
+        notice=notice,
+        models=dict(models),
         points=points,
         readings=named_readings(variant, values),
     )

@@ -7,8 +7,10 @@ from gateway.domain.errors import StorageError
 from gateway.domain.journal.changes import PriorRestored, PriorSaved, Setting
 from gateway.domain.types import DeviceId
 from gateway.ports.journal import Journal
-from gateway.profiles.compiled.points import Value
+from gateway.profiles.compiled.points import Read, Value
+from gateway.profiles.compiled.sequences import PointWrite, owners_choice, shows
 from gateway.profiles.compiled.variant import ProductVariant
+from gateway.profiles.language.control import Step
 from gateway.services.devices.identity import Serial
 
 log = logging.getLogger(__name__)
@@ -82,9 +84,10 @@ class SavedSettings:
 
 
 def owners_settings(
-    names: Sequence[str], values: Mapping[str, Value], variant: ProductVariant
-) -> tuple[dict[str, Setting], list[str]]:
-    """Which of these points show an owner's setting, and those that can be neither read nor given another way."""
+    names: Sequence[str], found: Mapping[str, Read], values: Mapping[str, Value], variant: ProductVariant
+) -> tuple[dict[str, Setting], str]:
+    """Which of these points, `found` now, show an owner's setting; and why one could not be restored: it can be neither
+    read nor given another way."""
     control = variant.control
     release = control.release if control is not None else ()
     given = {part.restore for step in release for part in (step.together or (step,)) if part.or_value is not None}
@@ -93,7 +96,26 @@ def owners_settings(
         for name in names
         if (value := values.get(name)) is not None and not (name in given and _is_ours(name, value, variant))
     }
-    return settings, [name for name in names if name not in settings and name not in given]
+    for name in names:
+        if name not in settings and name not in given:
+            known = variant.codecs[name].number(found.get(name))
+            shown = "cannot be read" if known is None else f"is {known:g}, which is none of the values known"
+            return settings, f"{name} {shown}, so it could not be restored"
+    return settings, ""
+
+
+def choices(
+    saved: Mapping[str, Setting],
+    written: Mapping[str, PointWrite],
+    values: Mapping[str, Value],
+    variant: ProductVariant,
+) -> dict[str, Value]:
+    """What somebody has set since: a setting, or bits of one, that no longer shows what was `written` stays theirs."""
+    return {
+        name: owners_choice(saved[name], now, ours)
+        for name, ours in written.items()
+        if (now := values.get(name)) is not None and not shows(variant.codecs[name], values, ours)
+    }
 
 
 def _is_ours(name: str, value: Value, variant: ProductVariant) -> bool:
@@ -102,4 +124,10 @@ def _is_ours(name: str, value: Value, variant: ProductVariant) -> bool:
     control = variant.control
     sequences = (control.begin, control.discharge, control.charge, control.hold) if control is not None else ()
     parts = [part for steps in sequences for step in steps for part in (step.together or (step,))]
-    return any(part.write == name and part.value is not None and part.value == value for part in parts)
+    return any(part.write == name and part.value is not None and _gives(part, value) for part in parts)
+
+
+def _gives(part: Step, value: Value) -> bool:
+    if part.bits is None or not isinstance(value, float):
+        return part.value == value
+    return int(value) & part.bits == part.value

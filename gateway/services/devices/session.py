@@ -20,18 +20,19 @@ from gateway.domain.errors import (
     pause_ceiling_s,
 )
 from gateway.domain.journal.changes import Setting
-from gateway.domain.types import DeviceId, Mode, Now
+from gateway.domain.types import DeviceId, Now
 from gateway.observability.episodes import FewLines
 from gateway.observability.parts import Importance, Part
 from gateway.ports.journal import Journal
-from gateway.ports.links import PointLink, PointLinks, PointTarget
+from gateway.ports.links import NO_MODELS, PointLink, PointLinks, PointTarget
 from gateway.profiles.compiled.points import Values
-from gateway.profiles.compiled.variant import CanonicalReading, Group, PointProduct, ProductVariant
+from gateway.profiles.compiled.variant import Group, PointProduct, ProductVariant
 from gateway.services.devices.device_control import Command, DeviceControl, DeviceControlStats, Done
 from gateway.services.devices.energy_integrator import EnergyIntegrator
 from gateway.services.devices.identity import other_serial, serial_of, stated
 from gateway.services.devices.mailbox import Mailbox, not_sent
-from gateway.services.devices.session_state import Hearer, SessionPhase, SessionStats, pause_cap_s
+from gateway.services.devices.not_done import NotDone, asked
+from gateway.services.devices.session_state import Hearer, SessionPhase, SessionStats, pause_cap_s, with_mode
 
 log = logging.getLogger(__name__)
 
@@ -99,6 +100,7 @@ class DeviceSession(Part):
         self._reported_online = True
         self._all_read = False
         self._refused_as = ""
+        self._not_done = NotDone()
         self._told_lost = False
         self.untrusted_since_ms: int | None = None
         self._written_ms = -(1 << 62)
@@ -203,13 +205,15 @@ class DeviceSession(Part):
         variant = self._product.variant(self.values)
         if variant is not self._product.base:
             # The connection is shared: the device that was identified is the one that is opened.
-            base, link = link, await self._open(variant)
-            await base.close()
+            base = link
+            try:
+                link = await self._open(variant)
+            finally:
+                await base.close()
         self._variant = variant
         variant.decode(await link.read(variant.reads), self.values)
         self._all_read = True
         self._stats.connects += 1
-        self._control.begin_anew()
         await self._control.meet(serial_of(self._target.document.identity, self.values))
         self.state, self.why, self._failures, self._reported_online = SessionPhase.READY, None, 0, True
         self._refused_as, self._told_lost, self.untrusted_since_ms = "", False, None
@@ -227,14 +231,7 @@ class DeviceSession(Part):
         return secret
 
     async def _open(self, variant: ProductVariant) -> PointLink:
-        target = PointTarget(
-            device=self._target.device,
-            connection=self._target.connection,
-            secret=self._target.secret,
-            document=self._target.document,
-            points=variant.points,
-        )
-        self._link = self._links.link(target)
+        self._link = self._links.link(replace(self._target, document=variant.document, points=variant.points))
         await self._link.open()
         return self._link
 
@@ -307,7 +304,8 @@ class DeviceSession(Part):
             now = Now(utc_ms=now.utc_ms - (now.mono_ms - heard_ms), mono_ms=heard_ms)
         self._control.read_mono_ms = now.mono_ms
         self._control.observe(self._variant)
-        reading = self._with_mode(self._variant.canonical(self.values))
+        running, taken_over = self._control.running, self._control.taken_over
+        reading = with_mode(self._variant.canonical(self.values), running=running, taken_over=taken_over)
         again = self._variant.reserve_points.isdisjoint(names) and not self._all_read
         reading, self._all_read = replace(reading, reserve_again=again), False
         self._meter.add(now.mono_ms, reading.get("battery_w"), **{n: reading.get(n) for n in self._meter.site})
@@ -315,15 +313,6 @@ class DeviceSession(Part):
         self._hearer.live(self.slot, reading, now, force.cmd if force is not None and self._control.running else 0)
         self._reported_online = True
         return now
-
-    def _with_mode(self, reading: CanonicalReading) -> CanonicalReading:
-        """A product that does not report its mode is under our control while our command runs; one that somebody else
-        writes to is not, whatever it reports."""
-        if self._control.taken_over:
-            return replace(reading, quantities=reading.quantities | {"mode": float(Mode.OTHER)})
-        if "mode" not in reading.quantities and self._control.running:
-            return replace(reading, quantities=reading.quantities | {"mode": float(Mode.REMOTE)})
-        return reading
 
     def _emit_energy(self, now: Now) -> None:
         """Emit an energy sample."""
@@ -396,16 +385,22 @@ class DeviceSession(Part):
                 return WriteOutcome.NOT_SENT
         try:
             done = await self._control.obey(command, self._variant, link)
-        except PeerBusy as error:
-            self._stats.busy += 1
+            self._tell(command.op, done.why)
+        except (PeerBusy, LinkDown, ProtocolViolation) as error:
             done = Done(delivery=WriteOutcome.UNKNOWN, result=CommandResult.NONE, why=str(error))
-        except (LinkDown, ProtocolViolation) as error:
-            self._lost(error)
-            done = Done(delivery=WriteOutcome.UNKNOWN, result=CommandResult.NONE, why=str(error))
+            if isinstance(error, PeerBusy):
+                self._stats.busy += 1
+                self._tell(command.op, done.why)
+            else:
+                self._lost(error)
         self._written_ms = self._clock.mono_ms()
         if done.result is not CommandResult.NONE:
             self._hearer.answer(self.slot, command.cmd, done.result)
         return done.delivery
+
+    def _tell(self, op: CommandOp, why: str) -> None:
+        if self._not_done.is_news(asked(op), why):
+            self._log(logging.WARNING, "not_done", "a command was not carried out", command=asked(op), error=why)
 
     def _lost(self, error: GatewayError) -> None:
         self._log(logging.INFO, "broken", "the link broke during a command", error=str(error))
@@ -415,6 +410,18 @@ class DeviceSession(Part):
     def notice(self) -> str | None:
         """What is wrong with the connection although it goes on, None = nothing."""
         return self._link.notice if self._link is not None else None
+
+    @property
+    def models(self) -> dict[str, str]:
+        """Which of several SunSpec models each name of the profile means."""
+        found = self._link.models if self._link is not None else NO_MODELS
+        return {name: model.said for name, model in found.items() if model.said}
+
+    @property
+    def not_done(self) -> dict[str, str]:
+        """Why the newest setpoint, reserve or release was not carried out, and why a setpoint would not be."""
+        unmet = self._variant.unmet(self.values) if self.state is SessionPhase.READY else []
+        return self._not_done.reasons | ({"setpoint": "; ".join(unmet)} if unmet else {})
 
     @property
     def mistaken_for(self) -> str:

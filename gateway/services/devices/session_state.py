@@ -1,11 +1,11 @@
 """What a session is in, counts and says: its phase, its counters and whom it tells."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from gateway.domain.commands import CommandResult
-from gateway.domain.types import Now
+from gateway.domain.types import Mode, Now
 from gateway.profiles.compiled.variant import CanonicalReading
 from gateway.profiles.language.product import ProfileDocument
 from gateway.services.devices.energy_integrator import EnergySample
@@ -19,6 +19,16 @@ def pause_cap_s(document: ProfileDocument) -> float:
     attempt costs nothing, and control must not wait once the broker is back."""
     shared = document.mqtt is not None and document.mqtt.broker == "fleet"
     return SHARED_BACKOFF_CAP_S if shared else BACKOFF_CAP_S
+
+
+def with_mode(reading: CanonicalReading, *, running: bool, taken_over: bool) -> CanonicalReading:
+    """A product that does not report its mode is under our control while our command runs; one that somebody else
+    writes to is not, whatever it reports."""
+    if taken_over:
+        return replace(reading, quantities=reading.quantities | {"mode": float(Mode.OTHER)})
+    if "mode" not in reading.quantities and running:
+        return replace(reading, quantities=reading.quantities | {"mode": float(Mode.REMOTE)})
+    return reading
 
 
 class SessionPhase(Enum):

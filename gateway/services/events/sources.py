@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from gateway.domain.access import Allowance
+from gateway.domain.access import TokenBucket
 from gateway.domain.events.book import Refusal, members
 from gateway.domain.events.request import EventRequest, TargetGroup
 from gateway.domain.fleet.fleet import Fleet
@@ -19,7 +19,7 @@ class SourceBounds:
     def __init__(self, settings: Mapping[str, SourceSettings], fleet: Fleet) -> None:
         self._settings = settings
         self._fleet = fleet
-        self._allowances: dict[str, Allowance] = {}
+        self._allowances: dict[str, TokenBucket] = {}
 
     def refusal(self, request: EventRequest, now: Now) -> Refusal | None:
         """Why a source may not ask for this. A cancellation is always taken."""
@@ -27,7 +27,7 @@ class SourceBounds:
         if known is None or request.cancelled:
             return None
         if known.events_per_min is not None:
-            full = Allowance.full(known.events_per_min, now.mono_ms)
+            full = TokenBucket.full(known.events_per_min, now.mono_ms)
             if self._allowances.setdefault(request.source, full).take(now.mono_ms):
                 return Refusal.TOO_OFTEN
         outside = known.tags is not None and len(self._outside(request, known.tags))

@@ -53,6 +53,47 @@ async def test_read_document_that_is_not_there_is_missing() -> None:
         assert links.stats.failures["not_found"] == 1
 
 
+async def test_read_by_post_sends_its_body_once_for_all_points_that_ask_the_same() -> None:
+    async with battery() as peer, http_links() as links:
+
+        async def reply(got: web.Request) -> web.Response:
+            asked = await got.json()
+            found = {"ES.GetStatus": {"bat_power": -800, "bat_soc": 55}, "EM.GetStatus": {"total_power": 120}}
+            return web.json_response({"result": found[asked["method"]]})
+
+        peer.answers["/rpc"] = reply
+        link = await opened(links, target(peer.url))
+        assert await link.read(["asked", "asked_soc", "asked_else"]) == {
+            "asked": -800, "asked_soc": 55, "asked_else": 120,
+        }  # fmt: skip
+        assert [(seen.method, seen.body) for seen in peer.seen] == [
+            ("POST", {"method": "ES.GetStatus", "params": {"id": 0}}),
+            ("POST", {"method": "EM.GetStatus"}),
+        ]
+        peer.answers["/rpc"] = lambda _: web.Response(text="no JSON")
+        with pytest.raises(ProtocolViolation, match="no JSON"):
+            await link.read(["asked"])
+        del peer.answers["/rpc"]
+        assert await link.read(["asked"]) == {"asked": Marker.MISSING}
+
+
+async def test_read_chooses_the_element_of_a_list_by_what_it_says() -> None:
+    names = ["chosen", "chosen_by_number", "chosen_twice", "chosen_none"]
+    async with battery() as peer, http_links() as links:
+        first = {"sn": "A1", "no": 3, "kind": "lfp", "soc": 40}
+        for packs in (
+            [first, {"sn": "B2", "kind": "lfp", "soc": 70}],
+            [{"sn": "B2", "kind": "lfp", "soc": 70}, 5, first],
+        ):
+            peer.answers["/packs"] = {"packs": packs}
+            link = await opened(links, target(peer.url))
+            assert await link.read(names) == {
+                "chosen": 70, "chosen_by_number": 40, "chosen_twice": Marker.GARBLED, "chosen_none": Marker.MISSING,
+            }  # fmt: skip
+        peer.answers["/packs"] = {"packs": {"[sn=B2]": {"soc": 1}}}
+        assert (await link.read(["chosen"])) == {"chosen": 1}, "of an object it is a key like any other"
+
+
 async def test_write_members_go_in_one_body_with_constants() -> None:
     async with battery() as peer, http_links() as links:
         peer.answers["/config"] = lambda _: web.Response(status=204)

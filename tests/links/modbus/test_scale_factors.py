@@ -10,6 +10,7 @@ import pytest
 from gateway.domain.fleet.device import DeviceConnection
 from gateway.domain.types import DeviceId
 from gateway.links.modbus.link import ModbusLink
+from gateway.links.modbus.sunspec import address_of, models_of, walk
 from gateway.ports.links import PointTarget
 from gateway.profiles.compiled.points import Value
 from gateway.profiles.compiled.variant import CanonicalReading, ProductVariant
@@ -216,6 +217,72 @@ async def test_value_and_factor_are_of_one_request_however_often_the_factor_move
         for _ in range(7):
             row = await home.poll("live", "energy", "slow")
             assert {name: row.get(name) for name in expected} == pytest.approx(expected)
+
+
+# -- every factor of every product ---------------------------------------------------------------------------------
+
+MADE = {"fronius-gen24": fronius, "solaredge-storedge": solaredge, "sunspec-der": der}
+SCALED = sorted(
+    name
+    for name, codec in CODECS.items()
+    if codec.product is not None and any(point.scale_factor for point in codec.product.base.points.values())
+)
+
+
+async def places(home: Polled, device: Device) -> dict[str, tuple[Words, int]]:
+    """Image and register of every point of a model."""
+    section = home.program.document.modbus
+    assert section is not None
+    assert section.sunspec is not None
+    found: dict[str, tuple[Words, int]] = {}
+    for unit, words in device.images.items():
+
+        async def read(at: int, count: int, words: Words = words) -> tuple[int, ...]:
+            return tuple(words[i] for i in range(at, at + count))
+
+        chain = await walk(read, section.sunspec)
+        models = models_of(chain or (), section.sunspec, {}).models
+        for name, point in home.program.points.items():
+            at = address_of(point, models, section.sunspec) if section.units[point.unit_id] == unit else None
+            if at is not None:
+                found[name] = words, at
+    return found
+
+
+@pytest.mark.parametrize("profile", SCALED)
+async def test_every_factor_counts_as_it_is_now_and_is_unknown_only_while_it_says_so(profile: str) -> None:
+    device = MADE[profile]()
+    async with polled(profile, device) as home:
+        at = await places(home, device)
+        values = {name: point for name, point in home.program.points.items() if point.scale_factor and point.readable}
+        assert values
+        for name, point in values.items():
+            words, value_at = at[name]
+            _, factor_at = at[point.scale_factor or ""]
+            put(words, value_at, *[0] * (point.register_count - 1), 7)
+            for factor in (-2, -1, 0, ABSENT, -1, ABSENT, 0):
+                put(words, factor_at, factor)
+                await home.poll(point.poll)
+                expected = None if factor == ABSENT else pytest.approx(7 * point.scale * 10.0**factor)
+                assert home.values[name] == expected, (name, factor)
+
+
+@pytest.mark.parametrize("profile", SCALED)
+async def test_model_that_sleeps_with_its_factors_is_known_again_when_it_wakes(profile: str) -> None:
+    device = MADE[profile]()
+    async with polled(profile, device) as home:
+        scaled = [name for name, point in home.program.points.items() if point.scale_factor and point.readable]
+        before = {name: home.values[name] for name in scaled}
+        awake = {unit: dict(words) for unit, words in device.images.items()}
+        for name, (words, at) in (await places(home, device)).items():
+            if name in scaled or any(home.program.points[one].scale_factor == name for one in scaled):
+                words |= dict.fromkeys(range(at, at + home.program.points[name].register_count), ABSENT)
+        await home.poll("once", "live", "energy", "slow")
+        assert {name: home.values[name] for name in scaled} == dict.fromkeys(scaled)
+        for unit, words in awake.items():
+            device.images[unit] |= words
+        await home.poll("once", "live", "energy", "slow")
+        assert {name: home.values[name] for name in scaled} == before
 
 
 # -- and it costs nothing ------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import pytest
 
 from gateway.domain.errors import NotThisProduct, PeerRefused
 from gateway.links.modbus.link import ModbusLink
-from gateway.links.modbus.sunspec import Model, address_of, walk
+from gateway.links.modbus.sunspec import Model, Models, address_of, walk
 from gateway.profiles.compiled.points import Marker
 from gateway.profiles.language.points import Point, PointType
 from gateway.profiles.language.transport import SunSpec
@@ -224,11 +224,13 @@ async def test_walk_last_register_of_the_map_ends_it() -> None:
     async def read(address: int, count: int) -> tuple[int, ...]:
         return MARKER if address == 0 else (7, 0xFFF0)
 
-    assert await walk(read, SunSpec(required=(), bases=(0,))) == {7: Model(address=2, length=0xFFF0)}
+    chain = await walk(read, SunSpec(required=(), bases=(0,)))
+    assert chain is not None
+    assert chain[0] == Model(number=7, address=2, length=0xFFF0)
 
 
 def test_address_of_point_at_the_end_of_its_model_is_in_it() -> None:
-    found = {5: Model(address=100, length=4)}
+    found: Models = {5: Model(number=5, address=100, length=4)}
     section = SunSpec(required=())
     at = [address_of(Point(model=5, offset=offset, type=PointType.U32), found, section) for offset in (2, 4, 5)]
     assert at == [102, 104, None]

@@ -56,6 +56,14 @@ def sunspec(raw: Raw, **cells: object) -> None:
     raw["points"]["soc"] = {"model": 160, "offset": 1, "type": "u16", "scale": 0.1, "unit": "%"} | cells
 
 
+def named(raw: Raw, *, registers_max: int = 125, **cells: Any) -> None:
+    """The SoC in a model that is chosen by its common block."""
+    sunspec(raw, model="meter")
+    raw["modbus"]["registers_max"] = registers_max
+    raw["modbus"]["sunspec"] |= {"models": {"meter": {"ids": [203], "options": ["Export+Import"]}}} | cells
+
+
+LONG_NAMES: Raw = {"offset": 1, "words": 4, "begins": {"charge": "StCha"}}
 POWER: Raw = {"write": "setpoint", "from": "setpoint_w"}
 TIMER: Raw = {"write": "timeout", "from": "lease"}
 SIGNLESS: Raw = {"register": 500, "type": "u16", "unit": "W", "access": "w", "storage": "volatile"}
@@ -65,10 +73,23 @@ SIGNLESS: Raw = {"register": 500, "type": "u16", "unit": "W", "access": "w", "st
     ("text", "change", "fault"),
     [
         # registers
-        (MODBUS, point("soc", path="/x", register=None), "points.soc: "),
+        (MODBUS, point("soc", path="/x", register=None), "points.soc.type: u16 belongs to registers"),
         (MODBUS, point("soc", model=103, offset=2, register=None), "points.soc.model: needs modbus.sunspec"),
         (MODBUS, lambda raw: sunspec(raw, block=3), "points.soc.block: model 160 has 2 blocks"),
         (MODBUS, lambda raw: sunspec(raw, model=161, block=1), "points.soc.block: model 161 has no modbus.sunspec"),
+        (MODBUS, lambda raw: sunspec(raw, block=-3), "points.soc.block: model 160 has 2 blocks"),
+        (MODBUS, lambda raw: sunspec(raw, block="x"), "points.soc.block: model 160 has 2 blocks, none of them nam"),
+        (MODBUS, lambda raw: sunspec(raw, block=0), "points.soc.block: 1 is the first"),
+        (MODBUS, lambda raw: sunspec(raw, model="meter"), "points.soc.model: 'meter' is not in modbus.sunspec.models"),
+        (MODBUS, lambda raw: named(raw, required=["inverter"]),
+         "modbus.sunspec.required: 'inverter' is not in modbus.sunspec.models"),
+        (MODBUS, lambda raw: named(raw, models={"meter": {"ids": [203], "options": ["x"], "nth": 2}}),
+         "modbus.sunspec.models.meter: "),
+        (MODBUS, lambda raw: named(raw, blocks={160: {"start": 10, "length": 4, "count": 2, "names": LONG_NAMES}}),
+         "modbus.sunspec.blocks.160.names: the text lies"),
+        (MODBUS, lambda raw: named(raw, models={"meter": {"ids": [203]}, "serial": {"ids": [204]}}),
+         "modbus.sunspec.models: 'serial' is what a registration"),
+        (MODBUS, lambda raw: named(raw, registers_max=47), "modbus.registers_max: a common block is read whole to"),
         (MODBUS, point("serial", words=64, register=196), "points.serial.register: lies in modbus.forbidden"),
         (MODBUS, point("soc", register=209), "points.soc.register: lies in modbus.forbidden"),
         (MODBUS, point("grid_power", register=199), "points.grid_power.register: lies in modbus.forbidden"),
@@ -92,6 +113,13 @@ SIGNLESS: Raw = {"register": 500, "type": "u16", "unit": "W", "access": "w", "st
         (MODBUS, lambda raw: in_model(raw, factor=4, model=104), "points.battery_power.scale_factor: 'power_sf' must"),
         (MODBUS, points(power_sf={"poll": "once"}, timeout={"scale_factor": "power_sf", "access": "w"}),
          "points.timeout.scale_factor: 'power_sf' must be polled: what it scales"),
+        # a value and what says whether it is valid are read together
+        (MODBUS, point("soc", valid_when=[{"point": "work_mode", "above": 0}]),
+         "points.soc.valid_when.0: 'work_mode' must be polled live like what it speaks of, not slow"),
+        (MODBUS, point("soc", invalid_when=[{"point": "nowhere", "equals": [0]}]),
+         "points.soc.invalid_when.0.point: 'nowhere' is not a point"),
+        (MODBUS, points(setpoint={"access": "w"}, soc={"valid_when": [{"point": "setpoint", "above": 0}]}),
+         "points.soc.valid_when.0.point: 'setpoint' cannot be read"),
         # readings
         (MODBUS, lambda raw: raw["readings"].update(volts={"point": "soc"}), "readings.volts: not a reading"),
         (MODBUS, lambda raw: raw["readings"]["soc_pct"].update(point="nowhere"), "readings.soc_pct: 'nowhere' is not"),
@@ -107,6 +135,27 @@ SIGNLESS: Raw = {"register": 500, "type": "u16", "unit": "W", "access": "w", "st
         (MODBUS, lambda raw: raw["identity"]["rules"][0].update(point="nowhere"), "identity.rules.0.point: 'nowhere'"),
         (MODBUS, lambda raw: raw["identity"].update(excludes=[{"point": "nowhere", "equals": ["x"]}]),
          "identity.excludes.0.point: 'nowhere'"),
+        (MODBUS, lambda raw: raw["readings"]["battery_w"].update(point=None, product=["battery_power", "soc"]),
+         "readings.battery_w.product: units % and W, must be A and V"),
+        (MODBUS, lambda raw: raw["readings"]["soc_pct"].update(point=None, product=["battery_power", "soc"]),
+         "readings.soc_pct.product: units % and W, this is no product"),
+        (MODBUS, lambda raw: raw["identity"].update(serial="soc"), "identity: 'soc' is a serial and has no scale"),
+        # fallbacks
+        (MODBUS, point("soc", fallback="nowhere"), "points.soc.fallback: 'nowhere' is not a point that can be read"),
+        (MODBUS, point("soc", fallback="grid_power"), "points.soc.fallback: 'grid_power' must have the same unit and"),
+        (MODBUS, point("work_mode", fallback="soc"), "points.work_mode.fallback: belongs to what is only read"),
+        (MODBUS, points(soc={"fallback": "soc"}), "points.soc.fallback: 'soc' has one itself"),
+        # transport sections of overlays
+        (MODBUS, lambda raw: raw.update(overlays=[OVERLAY | {"http": {}}]), "overlays.0.http: belongs to points over"),
+        (MODBUS, lambda raw: raw.update(overlays=[OVERLAY | {"modbus": {"units": {"main": 1}}}]),
+         "overlays.0.points.grid_power.unit_id: 'meter' is not in modbus.units"),
+        (HTTP, lambda raw: raw.update(overlays=[{"name": "new", "when": [{"point": "power", "above": 0}],
+                                                 "http": {"auth": {"kind": "header", "name": "a b"}}}]),
+         "overlays.0.http.auth.name: 'a b' is not the name of a header"),
+        (MODBUS, lambda raw: raw["identity"]["rules"].append({"point": "serial", "from_version": "1.x"}),
+         "identity.rules.1.from_version: '1.x' is no version"),
+        (MODBUS, lambda raw: raw["identity"].update(builds=[[{"point": "nowhere", "equals": ["x"]}]]),
+         "identity.builds.0.0.point: 'nowhere'"),
         # control
         (MODBUS, step("discharge", TIMER), "control.discharge: writes no setpoint"),
         (MODBUS, step("discharge", POWER), "control.discharge: does not write the watchdog's 'timeout'"),
@@ -170,6 +219,24 @@ def test_checks_fault_is_found_and_named(text: str, change: Callable[[Raw], obje
 )
 def test_checks_what_is_allowed_is_let_through(text: str, change: Callable[[Raw], object]) -> None:
     assert faults(text, change) == []
+
+
+def test_checks_fault_of_two_overlays_together_names_both() -> None:
+    gone: Raw = {"name": "gone", "when": [{"point": "soc", "above": 60}],
+                 "points": {"soc": {"register": 103, "type": "u16", "unit": "W"}},
+                 "readings": {"soc_pct": {"point": "share", "range": [0, 100]}},
+                 }  # fmt: skip
+    gone["points"]["share"] = {"register": 104, "type": "u16", "unit": "%"}
+    back: Raw = {"name": "back", "when": [{"point": "serial", "begins": ["SM"]}],
+                 "readings": {"soc_pct": {"point": "soc", "range": [0, 50]}}}  # fmt: skip
+    words = "unit: 'soc' is in 'W', must be '%' (scale converts)"
+    assert faults(MODBUS, lambda raw: raw.update(overlays=[gone])) == []
+    assert faults(MODBUS, lambda raw: raw.update(overlays=[back])) == []
+    (found,) = faults(MODBUS, lambda raw: raw.update(overlays=[gone, back]))
+    assert found.startswith("overlays.1.readings.soc_pct")
+    assert found.endswith(f"{words} (beside gone)")
+    gone["when"] = [{"point": "serial", "begins": ["SN"]}]
+    assert faults(MODBUS, lambda raw: raw.update(overlays=[gone, back])) == [], "never both"
 
 
 def test_checks_magnitude_with_a_direction_is_let_through() -> None:

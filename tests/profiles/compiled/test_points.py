@@ -8,7 +8,16 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from gateway.profiles.compiled.points import DecodeCounts, Marker, PointCodec, Raw, Unwritable, Value
+from gateway.profiles.compiled.points import (
+    DecodeCounts,
+    Marker,
+    PointCodec,
+    Raw,
+    Unwritable,
+    Value,
+    Values,
+    decode_all,
+)
 from gateway.profiles.language.points import REGISTERS, Point, PointType
 
 WHOLE = ["u16", "i16", "u32", "i32", "u64", "i64"]
@@ -306,3 +315,47 @@ def test_point_in_json_is_written_as_its_kind() -> None:
     assert codec("text").encode("auto", {}) == "auto"
     assert codec("boolean").encode(False, {}) is False
     assert codec("number").encode(None, {}) is Marker.NULL
+
+
+# -- fallbacks -------------------------------------------------------------------------------------------------
+
+
+def with_fallback(raws: dict[str, Raw], **other: Any) -> Values:
+    """The values of `soc`, which falls back to `second`, read together with it."""
+    first = {"register": 1, "type": "u16", "sentinels": [0xFFFF], "range": [0, 100], "fallback": "second"} | other
+    second = {"register": 9, "type": "u16", "scale": 0.1, "range": [0, 100]}
+    codecs = [PointCodec("soc", Point.model_validate(first)), PointCodec("second", Point.model_validate(second))]
+    values = Values()
+    decode_all(codecs, raws, values, DecodeCounts())
+    return values
+
+
+@pytest.mark.parametrize("absent", [Marker.MISSING, Marker.NULL, (0xFFFF,)])
+def test_fallback_is_used_while_the_point_is_not_there(absent: Raw) -> None:
+    assert with_fallback({"soc": absent, "second": (555,)})["soc"] == pytest.approx(55.5)
+    assert with_fallback({"soc": (60,), "second": (555,)})["soc"] == 60.0
+    assert with_fallback({"soc": (0,), "second": (555,)})["soc"] == 0.0
+    assert with_fallback({"soc": absent, "second": Marker.MISSING})["soc"] is None
+    assert with_fallback({"second": (555,)}).get("soc") is None
+
+
+@pytest.mark.parametrize("bad", [Marker.GARBLED, (101,), (1, 2)])
+def test_fallback_is_not_used_for_what_is_there_and_not_understood(bad: Raw) -> None:
+    values = with_fallback({"soc": bad, "second": (555,)})
+    assert values["soc"] is None
+    assert values.unclear == {"soc"}
+
+
+def test_fallback_that_is_not_understood_leaves_the_point_so_too() -> None:
+    values = with_fallback({"soc": Marker.MISSING, "second": (2000,)})
+    assert values["soc"] is None
+    assert values.unclear == {"soc", "second"}
+
+
+def test_value_that_the_product_does_not_take_is_refused_and_read_all_the_same() -> None:
+    found = codec("u16", scale=0.1, range=[0, 100], accepts=[0, 20], access="rw", storage="volatile")
+    with pytest.raises(Unwritable, match="30 is outside 0 to 20"):
+        found.encode(30.0, {})
+    assert found.encode(20.0, {}) == (200,)
+    assert decoded(found, (300,)) == (30.0, "")
+    assert found.encode(30.0, {}, owners=True) == (300,), "the product held it before"

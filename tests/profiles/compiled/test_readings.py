@@ -46,6 +46,16 @@ def test_reading_sum_with_one_unknown_term_is_unknown() -> None:
         assert math.isnan(read("battery_w", reading, **values))
 
 
+def test_reading_mean_weighs_its_points_and_is_unknown_with_any_of_them() -> None:
+    reading = {"mean": [{"point": "a", "weight": "m"}, {"point": "b", "weight": "n"}], "range": [0, 100]}
+    assert read("soc_pct", reading, a=80.0, m=9_000.0, b=20.0, n=3_000.0) == 65.0
+    assert read("soc_pct", reading, a=0.0, m=1.0, b=0.0, n=1.0) == 0.0
+    whole: dict[str, Value] = {"a": 80.0, "m": 9_000.0, "b": 20.0, "n": 3_000.0}
+    for name in whole:
+        assert math.isnan(read("soc_pct", reading, **(whole | {name: None})))
+    assert math.isnan(read("soc_pct", reading, **(whole | {"n": 0.0})))
+
+
 @pytest.mark.parametrize("state", [2.0, None])
 def test_reading_magnitude_takes_its_direction_from_another_point(state: float | None) -> None:
     reading = {"point": "p", "negative_when": {"point": "state", "equals": [2]}}
@@ -100,7 +110,9 @@ def test_reading_faults_are_bits_in_order_and_unknown_points_show_none() -> None
 @pytest.mark.parametrize(
     ("match", "value", "expected"),
     [
-        ({"equals": [4]}, 4.0, True), ({"equals": [4]}, 4.5, False), ({"equals": [0.1]}, 0.1 + 1e-12, True),
+        ({"equals": [4]}, 4.0, True), ({"equals": [4]}, 4.5, False),
+        ({"equals": [4_000_000_000]}, 4_000_000_001.0, False), ({"equals": [4_000_000_000]}, 4e9, True),
+        ({"equals": [0.1]}, 0.1 + 1e-12, True),
         ({"equals": ["4"]}, 4.0, False), ({"equals": [4]}, "4", False), ({"equals": [1]}, True, False),
         ({"equals": [True]}, True, True), ({"equals": [True]}, 1.0, False), ({"equals": [False]}, False, True),
         ({"equals": ["a", "b"]}, "b", True), ({"begins": ["H3-", "AC"]}, "H3-5.0", True),
@@ -157,3 +169,35 @@ def test_reading_any_sum_is_within_its_range_or_unknown(
     else:
         total = (a + b * times) * (-1 if flipped else 1)
         assert found == total if abs(total) <= 5e8 else math.isnan(found)
+
+
+def test_reading_product_of_two_points_is_unknown_while_one_is() -> None:
+    reading = {"product": ["volts", "amps"], "sign": "charge_positive", "range": [-5000, 5000]}
+    assert read("battery_w", reading, volts=400.0, amps=2.5) == -1000.0
+    assert read("battery_w", reading, volts=400.0, amps=-2.5) == 1000.0
+    assert read("battery_w", reading, volts=400.0, amps=0.0) == 0.0
+    for values in ({"volts": 400.0}, {"amps": 2.5}, {"volts": 400.0, "amps": None}, {"volts": 400.0, "amps": 20.0}):
+        assert math.isnan(read("battery_w", reading, **values))
+
+
+VERSIONS = ["1.8", "1.9", "V1.10", "1.79.9", "1.80", "v1.80.0", "1.80.1", "FW_1.81-2", "2"]
+
+
+@pytest.mark.parametrize("said", VERSIONS)
+def test_match_version_is_compared_number_by_number(said: str) -> None:
+    later = VERSIONS.index(said) >= VERSIONS.index("1.80")
+    assert holds(Match(point="p", from_version="1.80"), {"p": said}) is later
+    assert holds(Match(point="p", before_version="1.80"), {"p": said}) is not later
+
+
+@pytest.mark.parametrize("said", ["", "beta", "1.x", "1..80", "1.80 (test)", 1.8, True, None, "9" * 40])
+def test_match_version_of_what_is_no_version_is_undecided(said: Value) -> None:
+    assert holds(Match(point="p", from_version="1.80"), {"p": said}) is None
+    assert holds(Match(point="p", before_version="1.80"), {"p": said}) is None
+
+
+def test_match_version_that_fails_says_what_was_expected() -> None:
+    assert (
+        mismatch(Match(point="p", from_version="1.80"), {"p": "1.79"}) == "p is '1.79', expected version 1.80 or later"
+    )
+    assert mismatch(Match(point="p", before_version="2"), {}) == "p is unknown, expected a version before 2"

@@ -50,6 +50,14 @@ def test_sequence_keeps_its_order_with_waits_between() -> None:
 
 
 @pytest.mark.parametrize(
+    ("target_w", "raw"), [(0.0, 1), (-0.0, 1), (0.7, 1), (-0.7, 1), (-1.0, 1), (1.0, 65535), (300.0, 65236)]
+)
+def test_write_of_a_zero_that_means_nothing_is_set_is_the_value_in_its_place(target_w: float, raw: int) -> None:
+    step = {"write": "power", "from": "grid_target_w", "instead_of_zero": 1}
+    assert done(step, grid_target_w=target_w) == [[("power", (raw,))]]
+
+
+@pytest.mark.parametrize(
     ("step", "quantities", "raw"),
     [
         ({"write": "power", "from": "setpoint_w"}, {"setpoint_w": -1000.0}, 1000),
@@ -283,6 +291,28 @@ def test_variant_overlay_is_taken_when_all_of_it_holds() -> None:
     others: list[dict[str, Value]] = [{"soc": 45.0, "serial": "SM1"}, {"soc": 55.0}, {}]
     for values in others:
         assert product.variant(values) is product.base
+
+
+def test_every_overlay_that_holds_is_taken_and_later_ones_replace_earlier_ones() -> None:
+    wide, narrow = ({"soc_pct": {"point": "soc", "range": [0, top]}} for top in (60, 50))
+    temperature = {"temp_c": {"point": "soc_as_temp", "range": [0, 90]}}
+    overlays = [
+        {"name": "firmware", "when": [{"point": "soc", "above": 10}], "readings": wide | temperature,
+         "points": {"soc_as_temp": {"register": 102, "type": "u16", "unit": "degC"}}},
+        {"name": "model", "when": [{"point": "serial", "begins": ["SM"]}], "readings": narrow},
+        {"name": "other-model", "when": [{"point": "serial", "begins": ["SN"]}]},
+    ]  # fmt: skip
+    product = compiled(changed(MODBUS, lambda raw: raw.update(overlays=overlays))).product
+    assert product is not None
+    found = product.variant({"soc": 55.0, "serial": "SM1"})
+    assert found.variant == "firmware+model"
+    reading = found.canonical({"soc": 55.0, "soc_as_temp": 20.0})
+    assert (reading.get("temp_c"), math.isnan(reading.get("soc_pct"))) == (20.0, True)
+    assert product.variant({"soc": 55.0, "serial": "SX1"}).variant == "firmware"
+    assert product.variant({"soc": 5.0, "serial": "SN1"}).variant == "other-model"
+    assert {one.variant for one in product.variants} == {
+        "", "firmware", "model", "other-model", "firmware+model", "firmware+other-model",
+    }  # fmt: skip
 
 
 def test_variant_that_steers_nothing_has_no_sequences_for_it() -> None:

@@ -262,3 +262,14 @@ async def test_connection_experimental_product_is_read_only_until_its_operator_s
     assert await inventory.register(parsed.devices) == 2
     assert fleet.nameplate.steerable[:2].tolist() == [False, True]
     assert not parse(row("modbus")).notes
+
+
+def test_model_that_the_profile_chooses_may_be_chosen_by_the_registration() -> None:
+    product = changed(
+        MODBUS,
+        lambda raw: raw["modbus"].update(sunspec={"required": [], "models": {"grid": {"ids": [203]}}}),
+    )
+    text = json.dumps(row("modbus", parameters={"grid": "2"}))
+    parsed = parse_rows(text, form="jsonl", profiles={"modbus": compiled(product)})
+    assert parsed.devices[0].connection is not None
+    assert parsed.devices[0].connection.parameters == (("grid", "2"),)

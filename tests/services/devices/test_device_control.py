@@ -10,6 +10,7 @@ from gateway.domain.commands import CommandOp, CommandResult, WriteOutcome
 from gateway.domain.errors import LinkDown, PeerRefused, StorageError
 from gateway.domain.journal.changes import Change, PriorRestored, PriorSaved
 from gateway.domain.types import DeviceId
+from gateway.ports.links import NO_MODELS
 from gateway.profiles.compile import compile_profile
 from gateway.profiles.compiled.points import Marker, Raw, Value
 from gateway.profiles.compiled.sequences import Request
@@ -79,6 +80,7 @@ class Device:
 
     heard_mono_ms: int | None = None
     notice: str | None = None
+    models = NO_MODELS
 
     async def open(self) -> None: ...
 
@@ -186,6 +188,20 @@ async def test_obey_journal_fails_nothing_is_written(bench: Bench) -> None:
     assert (delivery, result) == (WriteOutcome.NOT_SENT, CommandResult.NONE)
     assert "disk full" in why
     assert bench.device.told == []
+
+
+async def test_setting_that_could_not_be_restored_keeps_the_device_from_being_steered_and_says_so() -> None:
+    bench = Bench(PROFILE.replace("mode: {register: 10,", "mode: {register: 10, range: [0, 4],"))
+    bench.device.registers["mode"] = 5
+    await bench.poll()
+    delivery, result, why = await bench.tell(CommandOp.SETPOINT, 1000)
+    assert (delivery, result) == (WriteOutcome.REFUSED, CommandResult.REFUSED)
+    assert why == "mode is 5, which is none of the values known, so it could not be restored"
+    assert bench.device.told == []
+    bench.device.registers["mode"] = 4
+    assert (await bench.tell(CommandOp.SETPOINT, 1000))[1] is CommandResult.APPLIED
+    await bench.tell(CommandOp.RELEASE)
+    assert bench.device.registers["mode"] == 4
 
 
 async def test_obey_refresh_writes_the_whole_sequence_again_but_no_stored_value(bench: Bench) -> None:

@@ -160,7 +160,7 @@ async def test_obey_stored_value_shown_by_another_factor_is_not_written_again(be
     await bench.tell(CommandOp.SETPOINT, 1230)
     bench.device.move(limit=2)
     await bench.poll()
-    bench.control.begin_anew()
+    await bench.control.meet(None)
     bench.device.told.clear()
     await bench.tell(CommandOp.SETPOINT, 1230)
     assert [line for line in bench.device.told if line.startswith("limit")] == []

@@ -44,6 +44,10 @@ from tests.virtual.clock import loop_clock
 POLLED = PROFILE.replace("domain: battery_ac", "domain: battery_ac\n  settle_s: 0").replace(
     "modbus: {units", "polling: {live_s: 0.5, energy_s: 1, slow_s: 300}\nmodbus: {units"
 )
+OLD_MODEL = """
+overlays:
+  - {name: old, when: [{point: allowed, equals: [8]}], read_only: nobody knows its registers}
+"""
 OLD, NEW = "modbus://10.0.0.1", "modbus://10.0.0.2"
 NEVER_S = 3600.0
 
@@ -95,7 +99,7 @@ class Bench:
     supervisor: Supervisor = field(init=False)
 
     def __post_init__(self) -> None:
-        polled, spoken = compile_profile(parse_profile(POLLED, name="made-up.yaml")), message_product()
+        polled, spoken = compile_profile(parse_profile(POLLED + OLD_MODEL, name="made-up.yaml")), message_product()
         other = compile_profile(parse_profile(POLLED.replace("made-up", "other"), name="other.yaml"))
         codecs: dict[str, Codec] = {codec.name: codec for codec in (polled, other, spoken)}
         self.inventory = DeviceRegistry(
@@ -360,6 +364,23 @@ async def test_device_that_is_not_what_it_is_registered_as_is_untrusted_until_it
         home.registers["model_code"], home.down = 7, False
         await b.ready(1)
         assert list(b.sessions.untrusted()) == []
+
+
+async def test_model_that_is_read_only_gets_no_setpoint_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with bench(monkeypatch, match_s=0.005) as b:
+        assert (b.fleet.nameplate.steerable[0], b.fleet.read_only) == (True, {})
+        b.homes[NEW].registers["allowed"] = 8
+        await b.register("b", address=NEW)
+        await b.ready(1)
+        assert not b.fleet.nameplate.steerable[1]
+        assert b.fleet.read_only == {1: "nobody knows its registers"}
+        # an import that changes nothing about it does not make it one that is written
+        await b.register("b", address=NEW, tags=["x"])
+        assert not b.fleet.nameplate.steerable[1]
+        # at another address it is another battery
+        await b.register("b", address="modbus://10.0.0.3")
+        await until(lambda: bool(b.fleet.nameplate.steerable[1]), "a device that is written")
+        assert b.fleet.read_only == {}
 
 
 async def test_reading_that_waited_for_others_when_its_device_moved_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from gateway.domain.fleet.device import DeviceConnection
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.readings import ReadingBatch
 from gateway.domain.types import unclear_names
-from gateway.ports.links import PointTarget
+from gateway.ports.links import NO_MODELS, PointTarget
 from gateway.profiles.compile import compile_profile
 from gateway.profiles.compiled.points import Read
 from gateway.profiles.compiled.sequences import Request
@@ -37,6 +37,7 @@ class Wire:
     trouble: Exception | None = None
     heard_mono_ms: int | None = None
     notice: str | None = None
+    models = NO_MODELS
 
     def link(self, target: PointTarget) -> "Wire":
         return self

@@ -79,6 +79,14 @@ async def test_probe_tells_what_the_device_is_and_every_reading(name: str) -> No
         assert len(known) >= len(found["points"]) - 2
 
 
+async def test_probe_straight_after_another_client_waits_until_the_product_takes_it() -> None:
+    async with listening("solaredge-storedge") as (connection, plant, _):
+        for _ in range(2):
+            code, found, err = await _probe("solaredge-storedge", connection)
+            assert code == 0, err
+            assert found["readings"]["soc_pct"] == pytest.approx(plant.soc_pct, abs=1.01)
+
+
 async def test_probe_of_another_product_says_so_and_leaves_with_1() -> None:
     async with listening("foxess-h3") as (connection, _, _):
         code, _, err = await _probe("sunspec-der", connection)
@@ -91,3 +99,12 @@ async def test_probe_of_nobody_says_so_and_leaves_with_1() -> None:
     assert code == 1
     assert "modbus://127.0.0.1:1" in err
     assert "Traceback" not in err
+
+
+async def test_probe_tells_which_of_several_models_is_read() -> None:
+    async with listening("solaredge-storedge") as (connection, _, _):
+        code, found, err = await _probe("solaredge-storedge", connection)
+        assert (code, found["notice"]) == (0, None), err
+        assert found["models"]["meter"]["said"].startswith(
+            "model 203 at 40188 (1 of 1, SE-MTR-3Y-400V-A, Export+Import"
+        )

@@ -13,7 +13,7 @@ from gateway.domain.errors import InvariantBroken, LinkDown, NotThisProduct, Pee
 from gateway.domain.fleet.device import DeviceConnection
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.types import DeviceId, Now
-from gateway.ports.links import PointLink, PointTarget
+from gateway.ports.links import NO_MODELS, PointLink, PointTarget
 from gateway.profiles.compile import compile_profile
 from gateway.profiles.compiled.points import Raw
 from gateway.profiles.compiled.sequences import Request
@@ -69,6 +69,7 @@ class Device:
 
     heard_mono_ms: int | None = None
     notice: str | None = None
+    models = NO_MODELS
 
     def __init__(self) -> None:
         self.registers = {"model_code": 7, "battery": 0, "soc": 60, "backup": 20, "power": 0}
@@ -168,6 +169,28 @@ async def test_session_release_takes_the_place_of_a_setpoint_that_waits_for_its_
     assert bench.device.told == [-1_000, 0]
     assert bench.stats.superseded == 1
     assert [cmd for cmd, _ in bench.answers] == [1, 3]
+
+
+async def test_session_says_once_and_shows_why_a_command_was_not_carried_out(caplog: pytest.LogCaptureFixture) -> None:
+    bench = await Bench().connected()
+    async with asyncio.TaskGroup() as tasks:
+        obeying = tasks.create_task(bench.session._obey(), name="obey")
+        for _ in range(3):
+            bench.tell(CommandOp.SETPOINT, 4_000)
+            await turns()
+            bench.clock.advance(s=600)
+        beyond = "power: -4000 is outside -3000 to 3000"
+        assert bench.session.not_done == {"setpoint": beyond}
+        bench.tell(CommandOp.RESERVE)
+        await turns()
+        assert bench.session.not_done == {"setpoint": beyond, "reserve": "the product has no reserve"}
+        bench.clock.advance(s=600)
+        bench.tell(CommandOp.SETPOINT, 2_000)
+        await turns()
+        assert bench.session.not_done == {"reserve": "the product has no reserve"}
+        obeying.cancel()
+    assert [result for _, result in bench.answers].count(CommandResult.REFUSED) == 4
+    assert [line.message for line in caplog.records].count("a command was not carried out") == 2
 
 
 async def test_session_newest_setpoint_is_written_once_its_time_has_come() -> None:

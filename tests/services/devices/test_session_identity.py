@@ -32,6 +32,7 @@ from gateway.services.devices.session_state import Hearer, SessionPhase, Session
 from simulators.faces.foxess_h3 import FoxessH3
 from simulators.faces.fronius_gen24 import FroniusGen24
 from simulators.faces.plant import Face
+from simulators.faces.solaredge_storedge import SolarEdgeStorEdge
 from tests.builders.fakes import FACTS, MemoryJournal, home, message_product
 from tests.scenes.register_faces import make_plant
 from tests.scenes.waiting import until
@@ -135,6 +136,16 @@ async def test_session_model_that_only_begins_like_the_product_is_not_written_an
         assert told_by_rest(session) == SessionState(state="quarantined", why=session.why, variant="")
 
 
+async def test_session_command_that_is_not_carried_out_is_told_with_its_reason_by_rest() -> None:
+    async with session_with("foxess-h3", FoxessH3(make_plant())) as (session, _):
+        await until(lambda: session.state is SessionPhase.READY)
+        assert await session.command(setpoint(1_000_000)) is WriteOutcome.REFUSED
+        state = told_by_rest(session)
+        assert state is not None
+        assert state.not_done.keys() == {"setpoint"}
+        assert state.not_done["setpoint"].startswith("remote_power: ")
+
+
 async def test_session_refused_device_that_is_lost_and_found_is_told_of_only_when_its_reason_changes(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -158,15 +169,30 @@ async def test_session_refused_device_that_is_lost_and_found_is_told_of_only_whe
         assert len(refusals(caplog)) == 2
 
 
-@pytest.mark.parametrize("mppts", [1, 3, 4])
-async def test_session_fronius_with_other_than_four_modules_is_not_written_and_told(mppts: int) -> None:
-    """Its third and fourth modules are not the battery's."""
+@pytest.mark.parametrize("mppts", [1, 5])
+async def test_session_fronius_with_a_number_of_modules_that_nobody_knows_is_not_written_and_told(mppts: int) -> None:
     face = FroniusGen24(make_plant(), mppts=mppts)
     async with session_with("fronius-gen24", face) as (session, heard):
         await until(lambda: len(heard.trusted) >= 2)
         assert session.state is SessionPhase.QUARANTINED
         length = 8 + 20 * (mppts + 2)
-        assert session.why == (f"SunSpec model 160 is {length} words long ({mppts + 2} blocks), expected 88 (4 blocks)")
+        assert session.why == (
+            f"SunSpec model 160 is {length} words long ({mppts + 2} blocks), "
+            "expected 88 or 108 or 128 (4 or 5 or 6 blocks)"
+        )
+        assert await session.command(setpoint(1000)) is WriteOutcome.NOT_SENT
+        assert (heard.trusted.count(True), heard.lives, written(face)) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(("product", "mppts"), [("Symo GEN24 10.0", 3), ("Symo GEN24 10.0", 4), ("Verto 30.0", 2)])
+async def test_session_fronius_with_the_modules_of_another_build_is_not_written_and_told(
+    product: str, mppts: int
+) -> None:
+    face = FroniusGen24(make_plant(), product=product, mppts=mppts)
+    async with session_with("fronius-gen24", face) as (session, heard):
+        await until(lambda: len(heard.trusted) >= 2)
+        assert session.state is SessionPhase.QUARANTINED
+        assert (session.why or "").startswith(f"model is {product!r} and modules is {mppts + 2}, expected model a text")
         assert await session.command(setpoint(1000)) is WriteOutcome.NOT_SENT
         assert (heard.trusted.count(True), heard.lives, written(face)) == (0, 0, 0)
 
@@ -176,7 +202,7 @@ async def test_session_fronius_whose_length_and_number_of_modules_disagree_is_to
     next(model for model in face.inverter.models if model.number == 160).set(N=3)
     async with session_with("fronius-gen24", face) as (session, _):
         await until(lambda: session.state is SessionPhase.QUARANTINED)
-        assert session.why == "modules is 3, expected 4"
+        assert session.why == "SunSpec model 160 has 4 blocks by its length and says 3"
 
 
 @pytest.mark.parametrize(("profile", "face"), [("foxess-h3", FoxessH3), ("fronius-gen24", FroniusGen24)])
@@ -195,3 +221,13 @@ async def test_session_refused_device_becomes_ready_once_it_says_what_it_is() ->
         await until(lambda: session.state is SessionPhase.QUARANTINED)
         face.model = "H3-6.0-E"
         await until(lambda: session.state is SessionPhase.READY)
+
+
+async def test_session_says_which_of_several_meters_it_reads_and_rest_tells_it() -> None:
+    face = SolarEdgeStorEdge(make_plant(), production_meter=True)
+    async with session_with("solaredge-storedge", face) as (session, heard):
+        await until(lambda: heard.lives > 0)
+        told = told_by_rest(session)
+        assert told is not None
+        assert told.models["meter"].startswith("model 203 at 40362 (2 of 2, SE-MTR-3Y-400V-A, Export+Import, serial ")
+        assert told.notice is None
