@@ -16,7 +16,7 @@ from aiohttp.typedefs import Handler, Middleware
 from gateway.api.access.callers import Callers
 from gateway.api.route import CALLER, JSON, RestRoute
 from gateway.clock import Clock
-from gateway.domain.access import TokenBucket, Caller
+from gateway.domain.access import Caller, TokenBucket
 
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]", "::1"})
 READING = frozenset({hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_OPTIONS})

@@ -46,15 +46,12 @@ from gateway.observability.parts import Part
 from gateway.ports.journal import Journal
 from gateway.services.events.participation import Everybody, Participation
 from gateway.services.events.program_rules import ProgramRules, told
+from gateway.services.events.reached import Reached
 from gateway.services.events.sources import SourceBounds
 from gateway.services.runtime.pending_changes import PendingChanges
 from gateway.services.settings import ControlSettings, ProgramSettings, SourceSettings, ceilings_w
 
 log = logging.getLogger(__name__)
-
-
-COUNTS_MAX = 1_000
-"""Events whose number of devices is known without counting again."""
 
 
 class Dispatcher(Part):
@@ -100,8 +97,7 @@ class Dispatcher(Part):
         self._submitting = asyncio.Lock()
         self._doomed: set[EventId] = set()
         self._stop_requests = 0
-        self._members: dict[int, tuple[EventRequest, int, Slots]] = {}
-        self._counts: dict[EventId, tuple[EventRequest, int, int]] = {}
+        self._reached = Reached(fleet, self._sources)
         self.outcomes: dict[str, int] = dict.fromkeys((outcome.value for outcome in Outcome), 0)
 
     def load(self, remembered: JournalState) -> None:
@@ -408,31 +404,16 @@ class Dispatcher(Part):
         return self._take_backs.held(self._fleet, now, self.entry)
 
     def members(self, index: int, request: EventRequest) -> Slots:
-        """Slots that an event addresses; found again when the event or the fleet has changed."""
-        known = self._members.get(index)
-        if known is None or known[0] is not request or known[1] != self._fleet.version:
-            known = self._members[index] = (request, self._fleet.version, self._reached(request))
-        return known[2]
-
-    def _reached(self, request: EventRequest) -> Slots:
-        """The devices of an event's group that its source may ask for."""
-        return self._sources.within(request, members(self._fleet, request.group))
+        """Slots that an event addresses."""
+        return self._reached.members(index, request)
 
     def devices(self, entry: BookEntry) -> int:
-        """How many registered devices an event addresses; counted again when the event or the fleet has changed."""
-        name, request, version = entry.request.id, entry.request, self._fleet.version
-        known = self._counts.get(name)
-        if known is None or known[0] is not request or known[1] != version:
-            known = self._counts[name] = (request, version, len(self._reached(request)))
-            while len(self._counts) > COUNTS_MAX:
-                del self._counts[next(iter(self._counts))]
-        return known[2]
+        """How many registered devices an event addresses."""
+        return self._reached.devices(entry)
 
     def forget(self, running: Iterable[int]) -> None:
         """Keep the cached members of these events only."""
-        keep = frozenset(running)
-        for index in [index for index in self._members if index not in keep]:
-            del self._members[index]
+        self._reached.forget(running)
 
     # -- queries ---------------------------------------------------------------------------------------------
 
