@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
+from multidict import CIMultiDict
 
 from gateway.api.access.callers import Callers, hash_of
 from gateway.api.app import make_metrics_app
@@ -99,6 +100,19 @@ async def test_route_serves_the_scope_that_it_asks_for_and_no_other(route: str, 
             assert (reply.status == 401) == (scope is not None)
 
 
+@pytest.mark.parametrize("path", [route.split(" ")[1] for route in TABLE if route.startswith("GET")])
+async def test_head_of_a_route_asks_for_the_scope_of_the_route(path: str) -> None:
+    scope = TABLE[f"GET {path}"]
+    path = path.replace("{id}", "x").replace("{name}", "x")
+    everybody = callers(**{one.value: [one] for one in Scope})
+    async with rig(callers=everybody, exposed=True) as r:
+        for one in Scope:
+            async with r.client.head(path, headers=header(one.value)) as reply:
+                assert (reply.status != 403) == (scope in (None, one.value))
+        async with r.client.head(path) as reply:
+            assert (reply.status == 401) == (scope is not None)
+
+
 @pytest.mark.parametrize("path", ["/v1/holds", "/v1/unenrolled"])
 async def test_former_path_asks_for_the_scope_of_the_present_one(path: str) -> None:
     async with rig(callers=callers(payer=[Scope.PAY], reader=[Scope.READ])) as r:
@@ -142,6 +156,16 @@ async def test_certificate_alone_names_a_caller_and_no_token_of_nobody_does() ->
     assert known.who(b"", "settlements") is None
     assert known.who(b"Bearer wrong", "settlement") is None, "a wrong token is no caller, whatever the certificate"
     assert not known.alone
+
+
+async def test_request_with_two_authorizations_is_nobody_s() -> None:
+    """A proxy before it may have looked at the other one."""
+    async with rig(callers=callers(room=[Scope.READ])) as r:
+        mine = header("room")["Authorization"]
+        for two in ((mine, "Bearer another"), ("Bearer another", mine), (mine, mine)):
+            headers = CIMultiDict([("Authorization", one) for one in two])
+            async with r.client.get("/v1/devices", headers=headers) as reply:
+                assert reply.status == 401
 
 
 async def test_caller_that_asks_too_often_is_told_when_to_try_again() -> None:
