@@ -84,10 +84,11 @@ def source(request: web.Request) -> str:
 
 
 def by(request: web.Request, said: str | None = None, *, nobody: str = "operator") -> str:
-    """Who asks: the caller that was recognised, and whom the request says besides. `nobody`: for neither. Raises
-    InvalidInput."""
+    """Who asks: the caller that was recognised, and whom the request says besides, made fit for a line of a terminal: a
+    stop is not refused for a name. `nobody`: for neither. Raises InvalidInput."""
     name = request.get(CALLER, SOMEBODY_HERE).name
-    person = BY.of(request) if said is None else said
+    person = (BY.of(request) if said is None else said) or ""
+    person = "".join(each if each.isprintable() else "?" for each in person[:BY_MAX])
     if not name:
         return person or nobody
     return f"{name}: {person}" if person and person != name else name

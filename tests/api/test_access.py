@@ -198,6 +198,27 @@ async def test_trail_names_the_caller_and_whom_it_says_besides() -> None:
         assert (await audited(r))[:2] == [("stop_all", "room"), ("stop_all", "room: anna")]
 
 
+@pytest.mark.parametrize("said", ["a\0b", "a\nb", "a\x1b[2Jb", "a\u2028b", "a\u202eb"])
+async def test_name_that_a_request_says_is_one_line_that_changes_no_terminal(said: str) -> None:
+    async with rig(callers=callers(room=list(Scope))) as r:
+        stop = {"active": True, "by": said}
+        answer = await r.ask("POST", "/v1/dispatch/stop-all", json=stop, headers=header("room"))
+        assert answer["by"].isprintable()
+        storm = {"id": "x", "reason": "storm", "group": {"all": True}}
+        await r.ask("POST", "/v1/exclusions", json=storm | {"by": said}, headers=header("room"))
+        await r.ask("DELETE", "/v1/exclusions/x", params={"by": said}, headers=header("room"))
+        for kind, by in await audited(r):
+            assert by.isprintable(), kind
+            assert by.startswith("room: a?")
+
+
+async def test_stop_of_somebody_with_a_long_name_is_taken() -> None:
+    async with rig(callers=callers(room=list(Scope))) as r:
+        stop = {"active": True, "by": "x" * 10_000}
+        answer = await r.ask("POST", "/v1/dispatch/stop-all", json=stop, headers=header("room"))
+        assert answer["by"] == f"room: {'x' * 64}"
+
+
 async def test_events_of_a_caller_are_its_own() -> None:
     """Another caller's event of the same id is another one, and cannot be revised or cancelled by mistake."""
     async with rig(callers=callers(room=list(Scope), desk=list(Scope))) as r:
