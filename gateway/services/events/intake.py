@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
 
 import numpy as np
@@ -116,7 +117,7 @@ class Dispatcher(Part):
             await self._recall(request)
             now = self._clock.now()
             request = self._book.anchor(self._book.scoped(request), now)
-            answer = self._book.decide(request, now, self._sources.refusal(request, now))
+            answer = self._book.decide(request, now, partial(self._sources.refusal, request, now))
             if answer.outcome is Outcome.ACCEPTED:
                 await self._journal.commit([EventDecided(request=request, answer=answer, by=by)])
             self._book.apply(request, answer)
