@@ -57,7 +57,8 @@ def guard(door: Doorway, routes: Sequence[RestRoute]) -> Middleware:
         caller = callers.who(_bytes(shown[0]), _certificate(request)) if len(shown) == 1 else None
         if caller is None:
             raise web.HTTPUnauthorized(reason="a bearer token is required")
-        _only_so_often(caller, allowances, door.clock)
+        if route is None or not route.urgent:
+            _only_so_often(caller, allowances, door.clock)
         # What no route takes is answered as that, whatever its body, and whoever asks.
         if route is not None and route.scope is not None and route.scope not in caller.scopes:
             raise web.HTTPForbidden(reason=f"the scope {route.scope.value} is required")

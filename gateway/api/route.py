@@ -99,7 +99,8 @@ class RestRoute:
     """`query`: its parameters, one by one or as a model; `body`: a model that is sent as JSON, or the media types of a
     text whose rows are `rows`; `answers`: a model by status, None = a text; `problems`: statuses of refusals; `texts`:
     what a status means where the usual words do not say it; `streams`: other media types of the answer; `scope`: what
-    a caller must have, None = anybody may ask; `open_here`: on a loopback address anybody may."""
+    a caller must have, None = anybody may ask; `open_here`: on a loopback address anybody may; `urgent`: it is taken
+    however often its caller asked."""
 
     operation: Operation
     handler: Callable[[Any, web.Request], Awaitable[web.StreamResponse]]
@@ -113,6 +114,7 @@ class RestRoute:
     streams: tuple[str, ...] = ()
     scope: Scope | None = Scope.READ
     open_here: bool = False
+    urgent: bool = False
 
     @property
     def kinds(self) -> tuple[str, ...]:

@@ -181,6 +181,17 @@ async def test_caller_that_asks_too_often_is_told_when_to_try_again() -> None:
         await r.ask("GET", "/v1/devices", headers=header("often"), status=429)
 
 
+async def test_stop_and_cancellation_are_taken_however_often_their_caller_asked() -> None:
+    """A display that asks for too much must not stand in the way of an emergency."""
+    async with rig(callers=callers(often=2)) as r:
+        await r.ask("POST", "/v1/dispatch-events", json=body_of(r), headers=header("often"))
+        await r.ask("GET", "/v1/devices", headers=header("often"))
+        await r.ask("GET", "/v1/devices", headers=header("often"), status=429)
+        await r.ask("DELETE", "/v1/dispatch-events/e", headers=header("often"))
+        await r.ask("POST", "/v1/dispatch/stop-all", json={"active": True}, headers=header("often"))
+        await r.ask("GET", "/v1/devices", headers=header("often"), status=429)
+
+
 # -- who asked -----------------------------------------------------------------------------------------------
 
 
