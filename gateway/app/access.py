@@ -82,9 +82,6 @@ class Access(Part):
             self.callers = Callers(tokens=[(hash_of(settings.token.get_secret_value().encode()), whole)])
         if settings.tls is not None:
             self._watch("tls", self._read_certificate)
-            self.tls = self._certificate
-            if self.tls is not None:
-                self.tls.sni_callback = self._greet
 
     async def run(self) -> None:
         """Look for changes, until cancelled."""
@@ -139,6 +136,9 @@ class Access(Part):
             return ()
         # a context of its own: what is wrong spoils none in use, and one keeps every authority it ever believed
         self._certificate = server_context(tls)
+        if self.tls is None:
+            self.tls = self._certificate
+            self.tls.sni_callback = self._greet
         return tuple(path for path in (tls.certificate, tls.key_file, tls.client_ca) if path is not None)
 
     def _greet(self, connection: ssl.SSLObject, _name: str | None, _listening: ssl.SSLContext) -> None:
