@@ -45,16 +45,20 @@ def guard(door: Doorway, routes: Sequence[RestRoute]) -> Middleware:
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
-        route = ways.get((request.method, _path(request)))
+        # whoever may not see something may not see its head either
+        method = hdrs.METH_GET if request.method == hdrs.METH_HEAD else request.method
+        route = ways.get((method, _path(request)))
         if route is not None and (route.scope is None or (route.open_here and not door.exposed)):
             return await handler(request)
         callers = door.callers()
         if callers.alone:
             _only_loopback(request)
-        caller = callers.who(_bytes(request.headers.get(hdrs.AUTHORIZATION, "")), _certificate(request))
+        shown = request.headers.getall(hdrs.AUTHORIZATION, ("",))
+        caller = callers.who(_bytes(shown[0]), _certificate(request)) if len(shown) == 1 else None
         if caller is None:
             raise web.HTTPUnauthorized(reason="a bearer token is required")
-        _only_so_often(caller, allowances, door.clock)
+        if route is None or not route.urgent:
+            _only_so_often(caller, allowances, door.clock)
         # What no route takes is answered as that, whatever its body, and whoever asks.
         if route is not None and route.scope is not None and route.scope not in caller.scopes:
             raise web.HTTPForbidden(reason=f"the scope {route.scope.value} is required")

@@ -97,7 +97,8 @@ def _operation(route: RestRoute) -> dict[str, Any]:
 
 def _responses(route: RestRoute) -> dict[str, Any]:
     """By status. A request that changes something must name the media type of its body, see `guard`."""
-    refusals = [*route.problems, *((401, 403, 429) if route.scope is not None else ())]
+    asked = () if route.scope is None else (401, 403) if route.urgent else (401, 403, 429)
+    refusals = [*route.problems, *asked]
     refusals += [] if route.operation.method == "GET" else [415]
     out: dict[str, Any] = {}
     for status in dict.fromkeys((*route.answers, *refusals)):

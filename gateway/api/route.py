@@ -84,10 +84,11 @@ def source(request: web.Request) -> str:
 
 
 def by(request: web.Request, said: str | None = None, *, nobody: str = "operator") -> str:
-    """Who asks: the caller that was recognised, and whom the request says besides. `nobody`: for neither. Raises
-    InvalidInput."""
+    """Who asks: the caller that was recognised, and whom the request says besides, made fit for a line of a terminal: a
+    stop is not refused for a name. `nobody`: for neither. Raises InvalidInput."""
     name = request.get(CALLER, SOMEBODY_HERE).name
-    person = BY.of(request) if said is None else said
+    person = (BY.of(request) if said is None else said) or ""
+    person = "".join(each if each.isprintable() else "?" for each in person[:BY_MAX])
     if not name:
         return person or nobody
     return f"{name}: {person}" if person and person != name else name
@@ -98,7 +99,8 @@ class RestRoute:
     """`query`: its parameters, one by one or as a model; `body`: a model that is sent as JSON, or the media types of a
     text whose rows are `rows`; `answers`: a model by status, None = a text; `problems`: statuses of refusals; `texts`:
     what a status means where the usual words do not say it; `streams`: other media types of the answer; `scope`: what
-    a caller must have, None = anybody may ask; `open_here`: on a loopback address anybody may."""
+    a caller must have, None = anybody may ask; `open_here`: on a loopback address anybody may; `urgent`: it is taken
+    however often its caller asked."""
 
     operation: Operation
     handler: Callable[[Any, web.Request], Awaitable[web.StreamResponse]]
@@ -112,6 +114,7 @@ class RestRoute:
     streams: tuple[str, ...] = ()
     scope: Scope | None = Scope.READ
     open_here: bool = False
+    urgent: bool = False
 
     @property
     def kinds(self) -> tuple[str, ...]:

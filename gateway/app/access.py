@@ -1,7 +1,7 @@
 """Keeps what lets people in as its files are now: the callers, and the certificate of the server.
 
-Files are read anew when they change. One that is wrong changes nothing: what was read before stays in force, and the
-log, readiness and a metric say so.
+Files are read anew when they change. One that is wrong changes nothing: what was read before stays in force, the log,
+readiness and a metric say so, and it is tried again until it is right (what it refers to may come later).
 """
 
 import asyncio
@@ -9,6 +9,7 @@ import contextlib
 import logging
 import ssl
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.api.access.callers import Callers, hash_of
@@ -31,7 +32,33 @@ STALE = gauge(
 SOURCES = frozenset({"mqtt", "rest"})
 """Of events whose sender has no name of its own."""
 
-Stamp = tuple[int, int, int]
+Files = tuple[Path, ...]
+Stamp = tuple[int, int, int, int]
+
+
+@dataclass(slots=True)
+class _Watched:
+    """What is read, from which files, and as what they stood there before they were read."""
+
+    name: str
+    read: Callable[[], Files]
+    files: Files = ()
+    stamps: list[Stamp | None] | None = None
+
+    def changed(self) -> bool:
+        """Whether the files are others than those that were read."""
+        return _stamps(self.files) != self.stamps
+
+    def again(self) -> None:
+        """Read. Raises what reading raises; then nothing is different."""
+        files = self.files
+        while True:
+            # before reading, so that a change meanwhile is seen later
+            stamps, found = _stamps(files), self.read()
+            if found == files:
+                break
+            files = found
+        self.files, self.stamps = files, stamps
 
 
 class Access(Part):
@@ -43,8 +70,9 @@ class Access(Part):
     def __init__(self, settings: HttpSettings) -> None:
         self._settings = settings
         self._reloads = 0
-        self._wrong: dict[str, str] = {}
-        self._watched: list[tuple[str, Callable[[], tuple[Path, ...]], tuple[Path, ...], list[Stamp | None]]] = []
+        self._wrong: dict[str, list[str]] = {}
+        self._watched: list[_Watched] = []
+        self._certificate: ssl.SSLContext | None = None
         self.callers = Callers()
         self.tls: ssl.SSLContext | None = None
         if settings.access is not None:
@@ -53,7 +81,6 @@ class Access(Part):
             whole = Caller(name="", scopes=EVERY_SCOPE)
             self.callers = Callers(tokens=[(hash_of(settings.token.get_secret_value().encode()), whole)])
         if settings.tls is not None:
-            self.tls = server_context()
             self._watch("tls", self._read_certificate)
 
     async def run(self) -> None:
@@ -64,35 +91,35 @@ class Access(Part):
 
     async def look(self) -> None:
         """Read anew what has changed."""
-        for i, (name, read, files, before) in enumerate(self._watched):
-            now = await asyncio.to_thread(_stamps, files)
-            if now == before:
+        for watched in self._watched:
+            name = watched.name
+            if name not in self._wrong and not await asyncio.to_thread(watched.changed):
                 continue
-            self._watched[i] = (name, read, files, now)
             try:
-                files = await asyncio.to_thread(read)
+                await asyncio.to_thread(watched.again)
             except (InvalidInput, OSError) as error:
                 problems = error.problems if isinstance(error, InvalidInput) else [str(error)]
-                self._wrong[name] = problems[0]
-                log.error(
-                    "a file that lets people in is wrong; the former one stays in force",
-                    extra={"of": name, "problems": problems},
-                )
+                if self._wrong.get(name) != problems:
+                    log.error(
+                        "a file that lets people in is wrong; the former one stays in force",
+                        extra={"of": name, "problems": problems},
+                    )
+                self._wrong[name] = problems
                 continue
             self._wrong.pop(name, None)
             self._reloads += 1
-            self._watched[i] = (name, read, files, await asyncio.to_thread(_stamps, files))
             log.warning("who may ask was read anew", extra={"of": name})
 
-    def _watch(self, name: str, read: Callable[[], tuple[Path, ...]]) -> None:
+    def _watch(self, name: str, read: Callable[[], Files]) -> None:
         """Read now, and whenever it changes. Raises GatewayError where it is wrong."""
+        watched = _Watched(name, read)
         try:
-            files = read()
+            watched.again()
         except OSError as error:
             raise GatewayError(f"http.{name}: {error}") from error
-        self._watched.append((name, read, files, _stamps(files)))
+        self._watched.append(watched)
 
-    def _read_callers(self) -> tuple[Path, ...]:
+    def _read_callers(self) -> Files:
         # its library takes time to load, and most gateways have one token
         from gateway.config.access import load_access
 
@@ -103,14 +130,21 @@ class Access(Part):
         self.callers = found.callers
         return found.files
 
-    def _read_certificate(self) -> tuple[Path, ...]:
+    def _read_certificate(self) -> Files:
         tls = self._settings.tls
-        if tls is None or self.tls is None:
+        if tls is None:
             return ()
-        # what is wrong must not spoil the context in use
-        load_certificate(server_context(), tls)
-        load_certificate(self.tls, tls)
+        # a context of its own: what is wrong spoils none in use, and one keeps every authority it ever believed
+        self._certificate = server_context(tls)
+        if self.tls is None:
+            self.tls = self._certificate
+            self.tls.sni_callback = self._greet
         return tuple(path for path in (tls.certificate, tls.key_file, tls.client_ca) if path is not None)
+
+    def _greet(self, connection: ssl.SSLObject, _name: str | None, _listening: ssl.SSLContext) -> None:
+        """A connection has the certificates of when it came, not of when the listener did."""
+        if self._certificate is not None:
+            connection.context = self._certificate
 
     def unheard_of(self, sources: Iterable[str]) -> list[str]:
         """Which of these sources of events no caller is, as far as anybody can know."""
@@ -128,20 +162,17 @@ class Access(Part):
 
     def warnings(self) -> list[str]:
         return [
-            f"{name}: wrong since it changed, the former one is in force: {why}" for name, why in self._wrong.items()
+            f"{name}: wrong since it changed, the former one is in force: {problems[0]}"
+            for name, problems in self._wrong.items()
         ]
 
 
-def server_context() -> ssl.SSLContext:
-    """TLS 1.2 and newer."""
+def server_context(tls: TlsSettings) -> ssl.SSLContext:
+    """TLS 1.2 and newer, with the certificate of the server, and whose certificates of clients it believes. Those need
+    TLS 1.3 without session tickets: a session that goes on asks for no certificate again, and 1.2 has others than
+    tickets. Raises OSError (ssl.SSLError is one)."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    return context
-
-
-def load_certificate(context: ssl.SSLContext, tls: TlsSettings) -> None:
-    """Put the certificate of the server, and whose certificates of clients it believes, into a context; connections
-    that come later have them. Raises OSError (ssl.SSLError is one)."""
     try:
         context.load_cert_chain(tls.certificate, tls.key_file)
     except OSError as error:
@@ -152,6 +183,9 @@ def load_certificate(context: ssl.SSLContext, tls: TlsSettings) -> None:
         except OSError as error:
             raise OSError(f"{tls.client_ca}: {error}") from error
         context.verify_mode = ssl.CERT_OPTIONAL
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context.num_tickets = 0
+    return context
 
 
 def _stamps(files: Iterable[Path]) -> list[Stamp | None]:
@@ -159,7 +193,7 @@ def _stamps(files: Iterable[Path]) -> list[Stamp | None]:
     for path in files:
         with contextlib.suppress(OSError):
             state = path.stat()
-            found.append((state.st_ino, state.st_mtime_ns, state.st_size))
+            found.append((state.st_ino, state.st_mtime_ns, state.st_ctime_ns, state.st_size))
             continue
         found.append(None)
     return found

@@ -31,7 +31,7 @@ from gateway.api.access.callers import Callers, hash_of
 from gateway.api.access.statements import Statements, read_keys
 from gateway.config.faults import Loc, every_fault
 from gateway.config.secrets import read_secret, unfit
-from gateway.domain.access import Caller, Scope
+from gateway.domain.access import NOBODYS_NAMES, Caller, Scope
 from gateway.domain.errors import InvalidInput
 from gateway.yaml_lines import NotStrict, Place, read_yaml
 
@@ -123,6 +123,8 @@ class _Reading:
         for name, given in model.callers.items():
             loc: Loc = ("callers", name)
             caller = Caller(name=name, scopes=given.scopes, requests_per_min=given.requests_per_min)
+            if name in NOBODYS_NAMES:
+                self.faults.append((loc, "the gateway uses this name itself"))
             if not given.tokens and given.certificate is None:
                 self.faults.append((loc, "a caller has at least one token or a certificate"))
             for i, hashed in self._hashes(given.tokens, loc):
@@ -135,7 +137,9 @@ class _Reading:
                 certificates[given.certificate] = caller
         if not model.callers and model.jwt is None:
             self.faults.append((("callers",), "nobody could ask anything: name a caller, or where JWTs come from"))
-        return Callers(tokens=tokens, certificates=certificates, statements=self._statements(model.jwt))
+        return Callers(
+            tokens=tokens, certificates=certificates, statements=self._statements(model.jwt, frozenset(model.callers))
+        )
 
     def _hashes(self, tokens: list[str], loc: Loc) -> Iterator[tuple[int, bytes]]:
         for i, token in enumerate(tokens):
@@ -155,7 +159,7 @@ class _Reading:
             else:
                 yield i, hash_of(secret.encode())
 
-    def _statements(self, model: JwtModel | None) -> Statements | None:
+    def _statements(self, model: JwtModel | None, others: frozenset[str]) -> Statements | None:
         if model is None:
             return None
         path = self._base / model.keys
@@ -163,12 +167,13 @@ class _Reading:
         try:
             with path.open("rb") as file:
                 keys: dict[str, Any] = read_keys(file.read(KEYS_BYTES_MAX), model.algorithm)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             self.faults.append((("jwt", "keys"), f"cannot be read: {error}"))
             return None
         except InvalidInput as error:
             self.faults += [(("jwt", "keys"), f"{path.name}: {problem}") for problem in error.problems]
             return None
         return Statements(
-            keys, algorithm=model.algorithm, issuer=model.issuer, audience=model.audience, scopes=model.scopes
-        )
+            keys, algorithm=model.algorithm, issuer=model.issuer, audience=model.audience, scopes=model.scopes,
+            others=others,
+        )  # fmt: skip

@@ -40,7 +40,7 @@ def read_secret(reference: object) -> tuple[str | None, str]:
         if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
             return None, f"{name} can be read by others; chmod 600"
         return path.read_text(encoding="utf-8").strip() or None, f"{name} is empty"
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         return None, f"{name} cannot be read: {error}"
 
 
@@ -51,7 +51,8 @@ def unfit(reference: str) -> str | None:
     path = Path(reference.removeprefix("file:"))
     try:
         found = path.stat()
-    except OSError:
+    except (OSError, ValueError):
+        # reading it says why
         return None
     if not stat.S_ISREG(found.st_mode):
         return f"{path} is no file"
@@ -71,5 +72,5 @@ def _same(one: str, other: str) -> bool:
     here, there = one.removeprefix("file:"), other.removeprefix("file:")
     try:
         return os.path.realpath(here) == os.path.realpath(there) or os.path.samefile(here, there)
-    except OSError:
+    except (OSError, ValueError):
         return False

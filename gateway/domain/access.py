@@ -32,6 +32,9 @@ class Caller:
     requests_per_min: int | None = None
 
 
+NOBODYS_NAMES = frozenset({"mqtt", "rest", "gateway", "device", "offline", "owner", "operator"})
+"""By which the trail and events say what no caller did: no caller has one."""
+
 SOMEBODY_HERE = Caller(name="", scopes=EVERY_SCOPE)
 
 

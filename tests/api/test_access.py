@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
+from multidict import CIMultiDict
 
 from gateway.api.access.callers import Callers, hash_of
 from gateway.api.app import make_metrics_app
@@ -114,6 +115,19 @@ async def test_route_serves_the_scope_that_it_asks_for_and_no_other(route: str, 
             assert (reply.status == 401) == (scope is not None)
 
 
+@pytest.mark.parametrize("path", [route.split(" ")[1] for route in TABLE if route.startswith("GET")])
+async def test_head_of_a_route_asks_for_the_scope_of_the_route(path: str) -> None:
+    scope = TABLE[f"GET {path}"]
+    path = path.replace("{id}", "x").replace("{name}", "x")
+    everybody = callers(**{one.value: [one] for one in Scope})
+    async with rig(callers=everybody, exposed=True) as r:
+        for one in Scope:
+            async with r.client.head(path, headers=header(one.value)) as reply:
+                assert (reply.status != 403) == (scope in (None, one.value))
+        async with r.client.head(path) as reply:
+            assert (reply.status == 401) == (scope is not None)
+
+
 @pytest.mark.parametrize("path", ["/v1/holds", "/v1/unenrolled"])
 async def test_former_path_asks_for_the_scope_of_the_present_one(path: str) -> None:
     async with rig(callers=callers(payer=[Scope.PAY], reader=[Scope.READ])) as r:
@@ -159,6 +173,16 @@ async def test_certificate_alone_names_a_caller_and_no_token_of_nobody_does() ->
     assert not known.alone
 
 
+async def test_request_with_two_authorizations_is_nobody_s() -> None:
+    """A proxy before it may have looked at the other one."""
+    async with rig(callers=callers(room=[Scope.READ])) as r:
+        mine = header("room")["Authorization"]
+        for two in ((mine, "Bearer another"), ("Bearer another", mine), (mine, mine)):
+            headers = CIMultiDict([("Authorization", one) for one in two])
+            async with r.client.get("/v1/devices", headers=headers) as reply:
+                assert reply.status == 401
+
+
 async def test_caller_that_asks_too_often_is_told_when_to_try_again() -> None:
     async with rig(callers=callers(often=3, other=3)) as r:
         for _ in range(3):
@@ -169,6 +193,17 @@ async def test_caller_that_asks_too_often_is_told_when_to_try_again() -> None:
         await r.ask("GET", "/v1/devices", headers=header("other"))
         r.world.clock.advance(s=20)
         await r.ask("GET", "/v1/devices", headers=header("often"))
+        await r.ask("GET", "/v1/devices", headers=header("often"), status=429)
+
+
+async def test_stop_and_cancellation_are_taken_however_often_their_caller_asked() -> None:
+    """A display that asks for too much must not stand in the way of an emergency."""
+    async with rig(callers=callers(often=2)) as r:
+        await r.ask("POST", "/v1/dispatch-events", json=body_of(r), headers=header("often"))
+        await r.ask("GET", "/v1/devices", headers=header("often"))
+        await r.ask("GET", "/v1/devices", headers=header("often"), status=429)
+        await r.ask("DELETE", "/v1/dispatch-events/e", headers=header("often"))
+        await r.ask("POST", "/v1/dispatch/stop-all", json={"active": True}, headers=header("often"))
         await r.ask("GET", "/v1/devices", headers=header("often"), status=429)
 
 
@@ -187,6 +222,27 @@ async def test_trail_names_the_caller_and_whom_it_says_besides() -> None:
         assert answer["by"] == "room: anna"
         await r.ask("POST", "/v1/dispatch/stop-all", json={"active": False, "by": "room"}, headers=header("room"))
         assert (await audited(r))[:2] == [("stop_all", "room"), ("stop_all", "room: anna")]
+
+
+@pytest.mark.parametrize("said", ["a\0b", "a\nb", "a\x1b[2Jb", "a\u2028b", "a\u202eb"])
+async def test_name_that_a_request_says_is_one_line_that_changes_no_terminal(said: str) -> None:
+    async with rig(callers=callers(room=list(Scope))) as r:
+        stop = {"active": True, "by": said}
+        answer = await r.ask("POST", "/v1/dispatch/stop-all", json=stop, headers=header("room"))
+        assert answer["by"].isprintable()
+        storm = {"id": "x", "reason": "storm", "group": {"all": True}}
+        await r.ask("POST", "/v1/exclusions", json=storm | {"by": said}, headers=header("room"))
+        await r.ask("DELETE", "/v1/exclusions/x", params={"by": said}, headers=header("room"))
+        for kind, by in await audited(r):
+            assert by.isprintable(), kind
+            assert by.startswith("room: a?")
+
+
+async def test_stop_of_somebody_with_a_long_name_is_taken() -> None:
+    async with rig(callers=callers(room=list(Scope))) as r:
+        stop = {"active": True, "by": "x" * 10_000}
+        answer = await r.ask("POST", "/v1/dispatch/stop-all", json=stop, headers=header("room"))
+        assert answer["by"] == f"room: {'x' * 64}"
 
 
 async def test_events_of_a_caller_are_its_own() -> None:

@@ -1,11 +1,14 @@
 """What lets people in while the gateway runs: tokens that are replaced, files that become wrong, certificates."""
 
+import asyncio
 import datetime as dt
 import ipaddress
 import logging
+import os
+import socket
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,6 +97,69 @@ async def test_file_that_becomes_wrong_changes_nothing_and_is_told_until_it_is_r
     errors = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert len(errors) == 4, "once each"
     assert SECOND not in caplog.text
+
+
+async def test_what_a_wrong_file_refers_to_may_come_later(tmp_path: Path) -> None:
+    path = callers_file(tmp_path, FIRST)
+    access = Access(HttpSettings(access=path))
+    secret = tmp_path / "room"
+    path.write_text(f"callers: {{room: {{scopes: [read], tokens: ['file:{secret}']}}}}", encoding="utf-8")
+    await access.look()
+    secret.write_text(SECOND, encoding="utf-8")
+    secret.chmod(0o644)
+    await access.look()
+    assert "can be read by others" in access.warnings()[0]
+    assert knows(access, FIRST)
+    secret.chmod(0o600)
+    await access.look()
+    assert (knows(access, FIRST), knows(access, SECOND), access.warnings()) == (False, True, [])
+
+
+async def test_file_that_changes_while_it_is_read_is_read_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = callers_file(tmp_path, FIRST)
+    access = Access(HttpSettings(access=path))
+    callers_file(tmp_path, FIRST, SECOND)
+    read = Path.read_text
+
+    def overtaken(self: Path, *how: str, **named: str) -> str:
+        text = read(self, *how, **named)
+        callers_file(tmp_path, SECOND)
+        return text
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_text", overtaken)
+        await access.look()
+    await access.look()
+    assert (knows(access, FIRST), knows(access, SECOND)) == (False, True)
+
+
+async def test_file_that_is_put_in_place_with_the_times_and_the_size_of_the_former_one_is_read(tmp_path: Path) -> None:
+    """As some tools do that keep directories alike."""
+    path = callers_file(tmp_path, FIRST)
+    access = Access(HttpSettings(access=path))
+    before = path.stat()
+    path.write_text(path.read_text(encoding="utf-8").replace("room", "desk"), encoding="utf-8")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    await access.look()
+    caller = access.callers.who(b"Bearer " + FIRST.encode())
+    assert caller is not None
+    assert caller.name == "desk"
+
+
+async def test_directory_that_is_exchanged_by_its_link_is_read_anew(tmp_path: Path) -> None:
+    """Files, keys and all, as orchestrators mount secrets."""
+    for name, token in (("one", FIRST), ("two", SECOND)):
+        (tmp_path / name).mkdir()
+        callers_file(tmp_path / name, token)
+    link, mounted = tmp_path / "data", tmp_path / "access.yaml"
+    link.symlink_to("one")
+    mounted.symlink_to("data/access.yaml")
+    access = Access(HttpSettings(access=mounted))
+    fresh = tmp_path / "fresh"
+    fresh.symlink_to("two")
+    fresh.rename(link)
+    await access.look()
+    assert (knows(access, FIRST), knows(access, SECOND)) == (False, True)
 
 
 def test_start_with_a_wrong_file_is_refused(tmp_path: Path) -> None:
@@ -218,6 +284,56 @@ async def _story(directory: Path) -> None:
         async with aiohttp.ClientSession() as session:
             with pytest.raises(aiohttp.ClientError):
                 await session.get(f"http://127.0.0.1:{port}/", headers={"Authorization": f"Bearer {FIRST}"})
+
+
+def _resumed(
+    port: int, context: ssl.SSLContext, session: ssl.SSLSession | None = None
+) -> tuple[bytes, ssl.SSLSession | None]:
+    """The answer to a request over a connection that goes on with a session, and the session then; neither where the
+    server ends the connection."""
+    with (
+        suppress(OSError),
+        socket.create_connection(("127.0.0.1", port), timeout=5) as plain,
+        context.wrap_socket(plain, server_hostname="127.0.0.1", session=session) as connection,
+    ):
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        answer = b""
+        while part := connection.recv(4096):
+            answer += part
+        if answer:
+            return answer, connection.session
+    return b"", None
+
+
+async def _exchange(directory: Path) -> None:
+    former, present = Authority(directory, "former"), Authority(directory, "present")
+    path = callers_file(directory, FIRST)
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace("}}\n", "}, desk: {scopes: [read], certificate: desk}}\n"), encoding="utf-8")
+    believed = directory / "clients.pem"
+    believed.write_bytes(former.file.read_bytes())
+    tls = present.issue("gateway", "server").model_copy(update={"client_ca": believed})
+    access = Access(HttpSettings(access=path, tls=tls))
+    old, new = former.issue("desk", "old"), present.issue("desk", "new")
+    async with server(access) as port:
+        assert await asked(port, present, old) == (200, "desk")
+        context = ssl.create_default_context(cafile=str(present.file))
+        context.load_cert_chain(old.certificate, old.key_file)
+        answer, session = await asyncio.to_thread(_resumed, port, context)
+        assert answer.endswith(b"desk")
+        believed.write_bytes(present.file.read_bytes())
+        await access.look()
+        assert await asked(port, present, new) == (200, "desk")
+        assert await asyncio.to_thread(_resumed, port, context, session) == (b"", None)
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        assert await asyncio.to_thread(_resumed, port, context) == (b"", None)
+        with pytest.raises((aiohttp.ClientError, OSError)):
+            await asked(port, present, old)
+
+
+def test_authority_of_clients_that_is_taken_away_is_believed_no_more(tmp_path: Path) -> None:
+    """Nor does a session of before go on."""
+    uvloop.run(_exchange(tmp_path))
 
 
 def test_server_speaks_tls_knows_clients_by_certificate_and_follows_its_own(tmp_path: Path) -> None:

@@ -97,6 +97,11 @@ callers:
         ("callers:\n  a: {scopes: [read], certificate: x}\n  b: {scopes: [pay], certificate: x}\n",
          "3: callers.b.certificate: another caller has it"),
         ("callers: [a]", "1: callers: Input should be a valid dictionary"),
+        ("callers: {mqtt: {scopes: [read], certificate: x}}", "1: callers.mqtt: the gateway uses this name itself"),
+        ("callers: {owner: {scopes: [read], certificate: x}}", "1: callers.owner: the gateway uses this name itself"),
+        ('callers: {a: {scopes: [read], tokens: ["file:/a\\0b"]}}', "1: callers.a.tokens.0: /a\0b cannot be read: "),
+        ('jwt: {algorithm: ES256, keys: "a\\0b", issuer: i, audience: a, scopes: [read]}',
+         "1: jwt.keys: cannot be read: "),
         ("callers: {A B: {scopes: [read], certificate: x}}", "1: callers.A B"),
         ("{", "2: not YAML"),
     ],
@@ -160,6 +165,19 @@ def test_jwt_names_its_holder_with_the_scopes_that_its_issuer_may_give(tmp_path:
     assert (caller.name, caller.scopes) == ("anna", frozenset({Scope.READ}))
 
 
+def test_jwt_does_not_name_a_caller_of_the_file(tmp_path: Path) -> None:
+    """Its issuer would else speak for it: in the trail, for its events, by its bounds."""
+    (tmp_path / "jwks.json").write_text(key_set(("k", "ES256", KEYS["ES256"])), encoding="utf-8")
+    text = f"callers: {{room: {{scopes: [read], tokens: ['{HASH}']}}}}\njwt: {{algorithm: ES256, keys: jwks.json, "
+    text += f"issuer: '{ISSUER}', audience: {AUDIENCE}, scopes: [read]}}"
+    callers = load_access(file_of(tmp_path, text)).callers
+    assert callers.who(signed(KEYS["ES256"], "ES256", sub="room")) is None
+    for name in ("anna", "Anna@example.com", "auth0|5f7c", "system:serviceaccount:grid:desk"):
+        caller = callers.who(signed(KEYS["ES256"], "ES256", sub=name))
+        assert caller is not None
+        assert caller.name == name
+
+
 def shared(secret: bytes) -> bytes:
     """A token whose signer took the public key for a shared secret (the library makes none)."""
     body = {"iss": ISSUER, "aud": AUDIENCE, "sub": "anna", "scope": "read", "exp": int(time.time()) + 600}
@@ -177,7 +195,8 @@ NOW = int(time.time())
     [
         {"exp": NOW - 3_600}, {"exp": None}, {"iss": "https://other.example"}, {"iss": None}, {"aud": "another"},
         {"aud": None}, {"sub": None}, {"sub": ""}, {"sub": "x" * 65}, {"scope": None}, {"nbf": NOW + 3_600},
-        {"scope": 7}, {"exp": "soon"},
+        {"scope": 7}, {"exp": "soon"}, {"sub": "a\0b"}, {"sub": "room: anna"}, {"sub": "a/b"}, {"sub": "anna\n"},
+        {"sub": "mqtt"}, {"sub": "owner"}, {"sub": "\ud800"},
     ],
 )  # fmt: skip
 def test_jwt_that_lacks_what_is_required_or_is_not_valid_now_is_nobody_s(
@@ -213,6 +232,7 @@ def test_jwt_of_another_key_or_algorithm_is_nobody_s(tmp_path: Path) -> None:
     ("algorithm", "keys", "told"),
     [
         ("ES256", "no", "not a JSON Web Key Set"),
+        ("ES256", "[" * 100_000, "not a JSON Web Key Set"),
         ("ES256", '{"keys": []}', "at least one"),
         ("ES256", key_set(("k", "RS256", KEYS["RS256"])), "keys.0.kty: ES256 needs EC"),
         ("ES256", key_set(("k", "ES256", KEYS["ES256"]), ("k", "ES256", OTHER)), "keys.1.kid: another key has it"),

@@ -2,13 +2,14 @@
 signature is (RFC 7519, RFC 8725: no algorithm is taken from the token, expiry is required)."""
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import jwt
 from jwt.types import Options
 
-from gateway.domain.access import Caller, Scope
+from gateway.domain.access import NOBODYS_NAMES, Caller, Scope
 from gateway.domain.errors import InvalidInput
 
 ALGORITHMS = {"RS256": "RSA", "PS256": "RSA", "ES256": "EC", "EdDSA": "OKP"}
@@ -16,7 +17,8 @@ ALGORITHMS = {"RS256": "RSA", "PS256": "RSA", "ES256": "EC", "EdDSA": "OKP"}
 RSA_BITS_MIN = 2048
 LEEWAY_S = 30
 BYTES_MAX = 8 << 10
-NAME_MAX = 64
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@|:-]{0,63}")
+"""Of a holder: it stands in ids of events and in the trail."""
 
 
 def read_keys(text: bytes, algorithm: str) -> dict[str, Any]:
@@ -25,7 +27,7 @@ def read_keys(text: bytes, algorithm: str) -> dict[str, Any]:
         body = json.loads(text)
         entries = body["keys"]
         entries = [dict(entry) for entry in entries]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InvalidInput(["not a JSON Web Key Set: an object with a list `keys`"]) from error
     keys: dict[str, Any] = {}
     faults = []
@@ -65,16 +67,18 @@ def _add(keys: dict[str, Any], kid: str, entry: Mapping[str, Any], algorithm: st
 
 class Statements:
     """JWTs of one issuer. `scopes` are the most that any of them may give; a token names its own in `scope`, apart by
-    spaces, and its holder in `sub`."""
+    spaces, and its holder in `sub`, which is none of the `others`."""
 
     def __init__(
-        self, keys: Mapping[str, Any], *, algorithm: str, issuer: str, audience: str, scopes: frozenset[Scope]
-    ) -> None:
+        self, keys: Mapping[str, Any], *, algorithm: str, issuer: str, audience: str, scopes: frozenset[Scope],
+        others: frozenset[str],
+    ) -> None:  # fmt: skip
         self._keys = keys
         self._algorithm = algorithm
         self._issuer = issuer
         self._audience = audience
         self._scopes = scopes
+        self._taken = others | NOBODYS_NAMES
 
     def caller(self, token: bytes) -> Caller | None:
         """Whom a valid token names; None = it is none, or it is not valid now."""
@@ -90,6 +94,8 @@ class Statements:
         except (jwt.PyJWTError, KeyError, ValueError):
             return None
         name, scope = told["sub"], told.get("scope")
-        if not isinstance(name, str) or not 0 < len(name) <= NAME_MAX or not isinstance(scope, str):
+        if not isinstance(name, str) or NAME.fullmatch(name) is None or name in self._taken:
+            return None
+        if not isinstance(scope, str):
             return None
         return Caller(name=name, scopes=self._scopes & {Scope(word) for word in scope.split() if word in set(Scope)})

@@ -166,7 +166,7 @@ class DispatchRoutes:
             problems=(400, 404, 409, 503),
         ),
         RestRoute(
-            operation=ops.CANCEL_EVENT, scope=Scope.DISPATCH, handler=cancel,
+            operation=ops.CANCEL_EVENT, scope=Scope.DISPATCH, handler=cancel, urgent=True,
             summary="Cancel an event until this is lifted, whatever its source sends meanwhile",
             query=(SOURCE, BY), answers={200: AnswerBody}, problems=(400, 404, 409, 503),
         ),
@@ -176,7 +176,7 @@ class DispatchRoutes:
             query=(SOURCE, BY), answers={200: EventStatus}, problems=(400, 404, 409, 503),
         ),
         RestRoute(
-            operation=ops.STOP_ALL, scope=Scope.DISPATCH, handler=stop_all,
+            operation=ops.STOP_ALL, scope=Scope.DISPATCH, handler=stop_all, urgent=True,
             summary="Stop dispatch: release everything, ramped, and refuse events until cleared (active false)",
             body=StopBody, answers={200: StopState, 202: StopState}, problems=(400, 503),
         ),

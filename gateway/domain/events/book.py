@@ -7,7 +7,7 @@ other and stays as a tombstone. `arbitration` assigns the devices.
 
 import math
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
 from enum import Enum, StrEnum
 
@@ -149,9 +149,9 @@ class Book:
         end_ms = request.end_ms if request.open_ended else request.end_ms + by_ms
         return replace(request, start_ms=start_ms, end_ms=end_ms, starts_ms=starts_ms, ends_ms=ends_ms)
 
-    def decide(self, request: EventRequest, now: Now, barred: Refusal | None = None) -> Answer:
+    def decide(self, request: EventRequest, now: Now, barred: Callable[[], Refusal | None] = lambda: None) -> Answer:
         """Decide on a scoped and anchored request; changes nothing. The same request at the same time gives the same
-        answer. `barred`: why its source may not ask for what is new in it."""
+        answer. `barred`: asked for what is new, why its source may not ask for it."""
         known = self._entries.get(request.id)
         if known is not None and known.request.source != request.source and not unscoped(known.request):
             return _answer(request, Outcome.REJECTED, now, Refusal.CONFLICT)
@@ -162,7 +162,7 @@ class Book:
                 held = known.held_by is not None and not request.cancelled
                 return _answer(request, Outcome.DUPLICATE, now, Refusal.CANCELLED_BY_OPERATOR if held else None)
             return _answer(request, Outcome.REJECTED, now, Refusal.CONFLICT)
-        refusal = self._refusal(request, known, now) or barred or self._untimely(request, known, now)
+        refusal = self._refusal(request, known, now) or barred() or self._untimely(request, known, now)
         if known is not None and known.held_by is not None and not request.cancelled:
             refusal = Refusal.CANCELLED_BY_OPERATOR
         if refusal is None and self._full(request, known):

@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
 
 import numpy as np
@@ -139,7 +140,7 @@ class Dispatcher(Part):
 
     def _decided(self, request: EventRequest, now: Now) -> tuple[Answer, Permission | None]:
         """The book's decision, and what the rules of the event's program say of one that the book accepts."""
-        answer = self._book.decide(request, now, self._sources.refusal(request, now))
+        answer = self._book.decide(request, now, partial(self._sources.refusal, request, now))
         if answer.outcome is not Outcome.ACCEPTED:
             return answer, None
         known = self._book.entry(request.id, now)

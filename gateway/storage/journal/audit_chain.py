@@ -9,6 +9,7 @@ and are counted apart; the oldest rows are dropped once there are too many, and 
 import hashlib
 import sqlite3
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import orjson
 
@@ -34,17 +35,15 @@ def append(db: sqlite3.Connection, now_ms: int, rows: Sequence[Row]) -> None:
     for number, (kind, body, who, door) in enumerate(rows, start=newest + 1):
         text = orjson.dumps(body).decode()
         head = _hash(head, number, now_ms, kind, text, who, door)
-        out.append([number, kind, text, who, door, head])
-    db.execute(
-        "INSERT INTO audit (id, utc_ms, kind, body, who, door, hash) SELECT value ->> '$[0]', ?, value ->> '$[1]', "
-        "value ->> '$[2]', value ->> '$[3]', value ->> '$[4]', value ->> '$[5]' FROM json_each(?)",
-        (now_ms, orjson.dumps(out).decode()),
-    )
+        out.append((number, now_ms, kind, text, who, door, head))
+    # one by one: SQLite's functions of JSON end a text at a NUL
+    db.executemany("INSERT INTO audit (id, utc_ms, kind, body, who, door, hash) VALUES (?, ?, ?, ?, ?, ?, ?)", out)
 
 
 def trim(db: sqlite3.Connection, most: int) -> None:
     """Drop the oldest rows, so that `most` are left."""
-    found = db.execute("SELECT max(id), min(id) FROM audit").fetchone()
+    # two questions: one for both reads every row
+    found = db.execute("SELECT (SELECT max(id) FROM audit), (SELECT min(id) FROM audit)").fetchone()
     if found[0] is None or found[0] - found[1] < most:
         return
     last = found[0] - most
@@ -57,7 +56,22 @@ def trim(db: sqlite3.Connection, most: int) -> None:
 
 
 def verify(db: sqlite3.Connection, head: str | None = None) -> AuditChain:
-    """Read the whole chain. `head`: a hash that somebody kept, which must still be in it."""
+    """Read the whole chain, as it is at one moment. `head`: a hash that somebody kept, which must still be in it."""
+    texts, db.text_factory = db.text_factory, _text
+    db.execute("BEGIN")
+    try:
+        return _verified(db, head)
+    finally:
+        db.execute("COMMIT")
+        db.text_factory = texts
+
+
+def _text(stored: bytes) -> str:
+    """A text as it is stored; what is none was not written by us, and has no hash."""
+    return stored.decode("utf-8", "surrogateescape")
+
+
+def _verified(db: sqlite3.Connection, head: str | None) -> AuditChain:
     dropped = db.execute("SELECT id, hash FROM audit_dropped").fetchone()
     before, known = (dropped[1] if dropped else None), head is None or (dropped is not None and dropped[1] == head)
     first = last = None
@@ -74,7 +88,7 @@ def verify(db: sqlite3.Connection, head: str | None = None) -> AuditChain:
         last, rows, unchained = number, rows + 1, unchained + (hashed is None)
         if number != expected:
             broken = number, f"rows {expected} to {number - 1} are missing"
-        elif hashed is not None and hashed != _hash(before or BEGINNING, number, utc_ms, kind, text, who, door):
+        elif hashed is not None and not _is_hash(hashed, before, number, utc_ms, kind, text, who, door):
             broken = number, "it is not what was written, or not behind what was written before it"
         if broken is not None:
             break
@@ -103,6 +117,14 @@ def _rows(db: sqlite3.Connection) -> Iterator[tuple[int, int, str, str, str | No
             return
         yield from part
         after = part[-1][0]
+
+
+def _is_hash(hashed: str, before: str | None, *row: Any) -> bool:
+    """Whether this is the hash of such a row."""
+    try:
+        return hashed == _hash(before or BEGINNING, *row)
+    except TypeError:
+        return False
 
 
 def _hash(

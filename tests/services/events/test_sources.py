@@ -153,3 +153,12 @@ async def test_source_that_sends_too_often_is_refused_and_may_cancel_all_the_sam
     assert again.outcome.value == "accepted"
     await world.go(30)
     assert await answers(world, SECOND) != ["too_often"]
+
+
+async def test_source_that_sends_an_event_again_sends_no_other_one() -> None:
+    """Platforms repeat what they are not sure of."""
+    world = bounded(events_per_min=2)
+    for _ in range(5):
+        again = await world.submit("e", s=60, target_w=500.0, source="desk", group=FIRST)
+        assert again.reason is None
+    assert await answers(world, FIRST, FIRST) == ["accepted", "too_often"]

@@ -78,6 +78,9 @@ TAMPERED = {
     "without the first": "DELETE FROM audit WHERE id = 1",
     "two exchanged": "UPDATE audit SET id = 5 - id WHERE id IN (5, 6); UPDATE audit SET id = id + 6 WHERE id <= 0",
     "moved up": "DELETE FROM audit WHERE id = 1; UPDATE audit SET id = id - 1",
+    "what is no text": "UPDATE audit SET who = CAST(x'ff' AS TEXT) WHERE id = 5",
+    "bytes for a text": "UPDATE audit SET body = x'00' WHERE id = 5",
+    "bytes for a hash": "UPDATE audit SET hash = x'00' WHERE id = 5",
     "one more": "INSERT INTO audit (utc_ms, kind, body, who, door, hash) SELECT utc_ms, kind, body, who, door, hash "
                 "FROM audit WHERE id = 10",
 }  # fmt: skip
@@ -128,12 +131,62 @@ def test_chain_is_whole_whatever_is_written_and_dropped(sizes: list[int], most: 
         db.execute(audit_chain.ADDED["audit", "hash"])
         db.execute(audit_chain.SCHEMA[0])
         for at, size in enumerate(sizes):
-            rows = [("k", {"x": texts[i % len(texts)]}, texts[0].replace("\0", ""), "rest") for i in range(size)]
+            rows = [("k", {"x": texts[i % len(texts)]}, texts[0], "rest") for i in range(size)]
             audit_chain.append(db, at, rows)
             audit_chain.trim(db, most)
             found = audit_chain.verify(db)
             assert (found.broken, found.unchained) == (None, 0)
             assert found.rows <= most
+
+
+async def test_rows_that_are_dropped_while_the_trail_is_read_are_not_missing(trail: Trail) -> None:
+    await several(trail, 50)
+    with closing(sqlite3.connect(trail.path)) as db, closing(sqlite3.connect(trail.path)) as other:
+        asked: list[str] = []
+
+        def drops(question: str) -> None:
+            """Before the second question, as a commit does it."""
+            asked.append(question)
+            if sum(one.startswith("SELECT") for one in asked) == 2 and not other.total_changes:
+                audit_chain.trim(other, 40)
+                other.commit()
+
+        db.set_trace_callback(drops)
+        assert audit_chain.verify(db).broken is None
+        assert other.total_changes
+        db.set_trace_callback(None)
+        found = audit_chain.verify(db)
+        assert (found.broken, found.rows) == (None, 40)
+
+
+@pytest.mark.parametrize("who", ["room: a\0b", "\0", "\x7f\u2028"])
+async def test_chain_is_whole_whatever_characters_a_name_has(trail: Trail, who: str) -> None:
+    await trail.journal.commit([StopAll(active=True, by=who)])
+    assert (await several(trail, 1)).broken is None
+    (*_, first) = await trail.store.audit(AuditQuestion(), 10)
+    assert first.by == who
+
+
+def steps_of_dropping(rows: int) -> int:
+    """How often SQLite reports a hundred steps while one row too many is dropped."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as db:
+        db.execute(
+            "CREATE TABLE audit (id INTEGER PRIMARY KEY, utc_ms INTEGER, kind TEXT, body TEXT, who TEXT, door TEXT)"
+        )
+        db.execute(audit_chain.ADDED["audit", "hash"])
+        db.execute(audit_chain.SCHEMA[0])
+        audit_chain.append(db, 0, [("k", {}, "me", "rest")] * (rows + 1))
+        reports: list[None] = []
+        db.set_progress_handler(lambda: reports.append(None), 100)
+        audit_chain.trim(db, rows)
+        db.set_progress_handler(None, 0)
+        assert db.execute("SELECT count(*) FROM audit").fetchone() == (rows,)
+        return len(reports)
+
+
+def test_dropping_the_oldest_rows_reads_no_others() -> None:
+    """Every commit does it."""
+    assert steps_of_dropping(5_000) <= steps_of_dropping(50) + 1
 
 
 # -- what was so before --------------------------------------------------------------------------------------
