@@ -12,7 +12,7 @@ from gateway.domain.events.exclusions import Exclusion
 from gateway.domain.events.request import OPEN_MS, Compensation, EventKind
 from gateway.domain.journal.changes import EventDecided
 from gateway.domain.rules.calendar import ClockWindow
-from gateway.domain.rules.counts import Per, TokenBucket
+from gateway.domain.rules.counts import Allowance, Per
 from gateway.domain.rules.program import GridProgram, LeadNotice, ProgramVersion
 from gateway.domain.rules.rates import DateRange
 from gateway.domain.rules.values import Certainty, Effect, Rule, T
@@ -144,7 +144,7 @@ async def test_a_rejected_event_does_not_have_its_notice_when_it_is_sent_again()
 
 
 async def test_events_of_the_season_are_counted_with_those_that_only_the_store_has() -> None:
-    found = world(replace(VERSION, events=rule(TokenBucket(most=3, per=Per.SEASON))))
+    found = world(replace(VERSION, events=rule(Allowance(most=3, per=Per.SEASON))))
     for day in range(3):
         await found.submit(f"e{day}", s=60, target_w=2_000.0, source=HERE)
         await found.go(70)
@@ -158,7 +158,7 @@ async def test_events_of_the_season_are_counted_with_those_that_only_the_store_h
 
 
 async def test_an_event_that_was_cancelled_before_it_began_counts_nothing() -> None:
-    found = world(replace(VERSION, events=rule(TokenBucket(most=1, per=Per.DAY))))
+    found = world(replace(VERSION, events=rule(Allowance(most=1, per=Per.DAY))))
     start_ms = found.clock.utc + HOUR_S * 1000
     event = replace(found.event(s=HOUR_S, target_w=2_000.0, source=HERE), start_ms=start_ms, end_ms=start_ms + 60_000)
     await found.dispatcher.submit(event)
@@ -168,7 +168,7 @@ async def test_an_event_that_was_cancelled_before_it_began_counts_nothing() -> N
 
 
 async def test_an_event_that_an_operator_cancelled_before_it_began_counts_nothing() -> None:
-    found = world(replace(VERSION, events=rule(TokenBucket(most=1, per=Per.DAY))))
+    found = world(replace(VERSION, events=rule(Allowance(most=1, per=Per.DAY))))
     start_ms = found.clock.utc + HOUR_S * 1000
     event = replace(found.event(s=HOUR_S, target_w=2_000.0, source=HERE), start_ms=start_ms, end_ms=start_ms + 60_000)
     await found.dispatcher.submit(event)
