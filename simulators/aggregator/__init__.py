@@ -1,4 +1,4 @@
-"""A strict stand-in for the aggregator's interval-data service: HTTP, and the folder behind its SFTP server.
+"""A strict stand-in for the aggregator: its HTTP services, its webhooks, and the folder behind its SFTP server.
 
 Written from the published contract alone. It refuses what the contract refuses and records what it was asked; points
 that no public text settles are marked [?] where they are decided, and are switches where a test needs both readings.
@@ -6,8 +6,12 @@ that no public text settles are marked [?] where they are decided, and are switc
 
 from simulators.aggregator.contract import Body, OffContract, check
 from simulators.aggregator.csv_rules import Code, Judgement, LineError, Row, Rules, judge
+from simulators.aggregator.deliveries import PLATFORM_LADDER, Delivery, Manner, State
+from simulators.aggregator.dispatch_api import DispatchPoints
+from simulators.aggregator.dispatch_book import DispatchBook, Event, Flag, Kind, slot
 from simulators.aggregator.intervals import Intervals, Job, Schema, Status, Upload, Version
-from simulators.aggregator.server import Access, Aggregator, Environment, Permission, Seen
+from simulators.aggregator.permissions import Access, Environment, Permission
+from simulators.aggregator.server import Aggregator, Seen
 from simulators.aggregator.sftp import Fault, FaultKind, SftpFolder
 from simulators.aggregator.switches import (
     AT_ONCE,
@@ -42,18 +46,26 @@ __all__ = [
     "FAILED_WITHOUT_LINE",
     "HTML_PAGE",
     "NEVER",
+    "PLATFORM_LADDER",
     "Access",
     "Aggregator",
     "Body",
     "Code",
+    "Delivery",
+    "DispatchBook",
+    "DispatchPoints",
     "Environment",
+    "Event",
     "Fate",
     "Fault",
     "FaultKind",
+    "Flag",
     "Intervals",
     "Job",
     "Judgement",
+    "Kind",
     "LineError",
+    "Manner",
     "Mischief",
     "Mishap",
     "OffContract",
@@ -69,6 +81,7 @@ __all__ = [
     "SearchNames",
     "Seen",
     "SftpFolder",
+    "State",
     "Status",
     "Trouble",
     "Upload",
@@ -81,5 +94,6 @@ __all__ = [
     "half",
     "hang",
     "judge",
+    "slot",
     "stall",
 ]

@@ -17,7 +17,6 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import date
-from enum import Enum
 from types import TracebackType
 from typing import Any, Self
 
@@ -25,41 +24,22 @@ import orjson
 from aiohttp import web
 
 from simulators.aggregator import contract
-from simulators.aggregator.contract import Body, OffContract
-from simulators.aggregator.interval_api import Call, IntervalApi, Reply
+from simulators.aggregator.contract import Body, OffContract, Shape
+from simulators.aggregator.deliveries import Deliveries
+from simulators.aggregator.dispatch_api import DispatchApi
+from simulators.aggregator.dispatch_book import DispatchBook
+from simulators.aggregator.interval_api import IntervalApi
+from simulators.aggregator.interval_api import envelope as intervals_envelope
 from simulators.aggregator.intervals import Intervals, Schema
+from simulators.aggregator.permissions import Access, Environment, Permission
 from simulators.aggregator.refusal import Refused
+from simulators.aggregator.service import JSON, Call, Reply, Route, Service
 from simulators.aggregator.spoil import spoiled
 from simulators.aggregator.switches import Fate, Mischief, Mishap, OpenPoints, Operation, Pace, Trouble
 from simulators.aggregator.times import ServerClock
 from simulators.clock import Clock, RealClock
 
 BODY_MAX = 1 << 30
-JSON = "application/json"
-UPLOADS_PATH = "/v1.1/jobs/interval-data-uploads"
-
-
-class Environment(Enum):
-    """Keys are bound to one."""
-
-    STAGING = "staging"
-    PRODUCTION = "production"
-
-
-class Permission(Enum):
-    """What a key may do."""
-
-    UPLOAD_INTERVALS = "upload_intervals"
-    READ_UPLOADS = "read_uploads"
-    SEARCH_MISSING = "search_missing"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Access:
-    """What a key opens: by default everything of staging."""
-
-    environment: Environment = Environment.STAGING
-    permissions: frozenset[Permission] = frozenset(Permission)
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -82,16 +62,6 @@ class Seen:
     def json(self) -> Any:
         """The body as JSON."""
         return orjson.loads(self.body)
-
-
-ROUTES = (
-    ("POST", "/v1.1/interval-data", Operation.UPLOAD, Permission.UPLOAD_INTERVALS),
-    ("GET", UPLOADS_PATH, Operation.UPLOADS, Permission.READ_UPLOADS),
-    ("GET", UPLOADS_PATH + "/{job_id}", Operation.JOB, Permission.READ_UPLOADS),
-    ("GET", UPLOADS_PATH + "/file-preview/{job_id}", Operation.PREVIEW, Permission.READ_UPLOADS),
-    ("GET", UPLOADS_PATH + "/presigned-url/{job_id}", Operation.PRESIGNED, Permission.READ_UPLOADS),
-    ("POST", "/v1.1/missing-interval-data/search", Operation.MISSING, Permission.SEARCH_MISSING),
-)
 
 
 class Aggregator:
@@ -122,6 +92,13 @@ class Aggregator:
         self.faults: list[str] = []
         self.on_request: Callable[[Seen], None] = lambda _: None
         self._api = IntervalApi(self.intervals, self.mischief, schemas, lambda: self.url)
+        self.deliveries = Deliveries(self.clock)
+        self.dispatch_book = DispatchBook(self.clock)
+        self.dispatch = DispatchApi(self.dispatch_book, self.deliveries, self.clock, self.mischief)
+        self.services: tuple[Service, ...] = (
+            self._api.service(),
+            self.dispatch.service(),
+        )
         self._scripts: dict[Operation, list[Mishap | None]] = {operation: [] for operation in Operation}
         self._port = port
         self._runner: web.AppRunner | None = None
@@ -144,8 +121,9 @@ class Aggregator:
     async def start(self) -> None:
         """Listen; the second time on the port of the first."""
         app = web.Application(client_max_size=BODY_MAX)
-        for method, path, operation, permission in ROUTES:
-            app.router.add_route(method, path, self._handler(operation, permission))
+        for service in self.services:
+            for route in service.routes:
+                app.router.add_route(route.method, route.path, self._handler(service, route))
         app.router.add_route("*", "/{path:.*}", self._other)
         self._stopping = asyncio.Event()
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0, auto_decompress=False)
@@ -185,14 +163,14 @@ class Aggregator:
         """The requests of one operation."""
         return [seen for seen in self.requests if seen.operation is operation]
 
-    def _handler(self, operation: Operation, permission: Permission) -> Any:
+    def _handler(self, service: Service, route: Route) -> Any:
         async def handle(request: web.Request) -> web.StreamResponse:
-            seen = await self._see(request, operation)
-            script = self._scripts[operation]
+            seen = await self._see(request, route.operation)
+            script = self._scripts[route.operation]
             mishap = script.pop(0) if script else None
             if mishap is not None and not mishap.done:
                 return await self._go_wrong(request, seen, mishap, None)
-            reply = self._reply(request, seen, operation, permission)
+            reply = await self._reply(request, seen, service, route)
             if mishap is not None:
                 return await self._go_wrong(request, seen, mishap, reply)
             return _sent(seen, reply)
@@ -206,8 +184,9 @@ class Aggregator:
             try:
                 return _sent(seen, Reply(content=self._api.presigned(token), headers={"Content-Type": "text/csv"}))
             except Refused as refused:
-                return _sent(seen, _envelope(refused))
-        return _sent(seen, _envelope(Refused(404, "no such operation", method=request.method, path=request.path)))
+                return _sent(seen, intervals_envelope(refused))
+        envelope = next((s.envelope for s in self.services if request.path.startswith(s.prefixes)), intervals_envelope)
+        return _sent(seen, envelope(Refused(404, "no such operation", method=request.method, path=request.path)))
 
     async def _see(self, request: web.Request, operation: Operation | None) -> Seen:
         seen = Seen(
@@ -225,23 +204,23 @@ class Aggregator:
         self.on_request(seen)
         return seen
 
-    def _reply(self, request: web.Request, seen: Seen, operation: Operation, permission: Permission) -> Reply:
+    async def _reply(self, request: web.Request, seen: Seen, service: Service, route: Route) -> Reply:
         call = Call(
             query=seen.query,
             headers=request.headers,
             body=seen.body,
-            job_id=request.match_info.get("job_id", ""),
+            ids=dict(request.match_info),
             unknown=seen.unknown,
         )
         try:
-            self._let_in(request, permission)
-            reply = self._api.answer(operation, call)
-            return self._checked(reply)
+            self._let_in(request, route.permission)
+            reply = route.handler(call)
+            return self._checked(reply if isinstance(reply, Reply) else await reply)
         except Refused as refused:
-            return self._checked(_envelope(refused))
+            return self._checked(service.envelope(refused))
         except OffContract as error:
             self.faults.append(str(error))
-            return _envelope(Refused(500, "the fake broke its contract"))
+            return service.envelope(Refused(500, "the fake broke its contract"))
 
     def _let_in(self, request: web.Request, permission: Permission) -> None:
         scheme, _, key = request.headers.get("Authorization", "").partition(" ")
@@ -255,10 +234,10 @@ class Aggregator:
         """The reply by the contract; with mischief once more, enums open."""
         if reply.body is None:
             return reply
-        contract.check(reply.body, reply.json)
+        _check(reply.body, reply.json)
         odd = spoiled(reply.body, reply.json, self.mischief)
         if odd is not reply.json:
-            contract.check(reply.body, odd, open_enums=True)
+            _check(reply.body, odd, open_enums=True)
         return replace(reply, json=odd)
 
     async def _go_wrong(
@@ -284,13 +263,11 @@ class Aggregator:
         return web.Response(status=503)
 
 
-def _envelope(refused: Refused) -> Reply:
-    """An error of the interval-data service."""
-    body: dict[str, Any] = {"title": refused.title, "status": refused.status}
-    if refused.details:
-        body["details"] = refused.details
-    contract.check(Body.INTERVALS_ERROR, body)
-    return Reply(status=refused.status, json=body, body=Body.INTERVALS_ERROR)
+def _check(body: Body | Shape, value: object, *, open_enums: bool = False) -> None:
+    if isinstance(body, Shape):
+        body.check(value, open_enums=open_enums)
+    else:
+        contract.check(body, value, open_enums=open_enums)
 
 
 def _sent(seen: Seen, reply: Reply) -> web.Response:

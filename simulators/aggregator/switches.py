@@ -64,7 +64,8 @@ class Mischief:
 
     `unknown_enums`: every list of enum-bearing items carries one more item with unknown values (where a page has room
     for it), and a preview shows an unknown status while the job waits. `sparse_missing`: only what identifies a
-    missing interval is sent, since no field of it is required.
+    missing interval is sent, since no field of it is required. `offset_pages`:
+    a token counts entries instead of naming one, so pages shift when the list changes under the reader.
     """
 
     extra_fields: bool = False
@@ -73,6 +74,7 @@ class Mischief:
     old_error_items: bool = False
     outside_window: bool = False
     sparse_missing: bool = False
+    offset_pages: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +131,13 @@ class Operation(Enum):
     PREVIEW = "intervalDataFilePreview"
     PRESIGNED = "intervalDataPresignedUrl"
     MISSING = "searchMissingIntervalData"
+    METER_DISPATCH_SEARCH = "searchMeterDispatch"
+    GROUP_DISPATCH_SEARCH = "searchGroupDispatch"
+    DISPATCH_WEBHOOK_PUT = "put dispatch webhook"
+    DISPATCH_WEBHOOK_GET = "get dispatch webhook"
+    DISPATCH_WEBHOOK_DELETE = "delete dispatch webhook"
+    INTEGRATION_TEST = "integration test"
+    COMMUNICATION_TEST = "triggerCommunicationTestMeterDispatch"
 
 
 class Trouble(Enum):
