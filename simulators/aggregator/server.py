@@ -37,6 +37,7 @@ from simulators.aggregator.service import JSON, Call, Reply, Route, Service
 from simulators.aggregator.spoil import spoiled
 from simulators.aggregator.switches import Fate, Mischief, Mishap, OpenPoints, Operation, Pace, Trouble
 from simulators.aggregator.times import ServerClock
+from simulators.aggregator.webhook_api import WebhookApi
 from simulators.clock import Clock, RealClock
 
 BODY_MAX = 1 << 30
@@ -95,9 +96,11 @@ class Aggregator:
         self.deliveries = Deliveries(self.clock)
         self.dispatch_book = DispatchBook(self.clock)
         self.dispatch = DispatchApi(self.dispatch_book, self.deliveries, self.clock, self.mischief)
+        self.webhooks = WebhookApi(self.deliveries)
         self.services: tuple[Service, ...] = (
             self._api.service(),
             self.dispatch.service(),
+            self.webhooks.service(),
         )
         self._scripts: dict[Operation, list[Mishap | None]] = {operation: [] for operation in Operation}
         self._port = port
