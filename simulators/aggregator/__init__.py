@@ -10,6 +10,8 @@ from simulators.aggregator.deliveries import PLATFORM_LADDER, Delivery, Manner, 
 from simulators.aggregator.dispatch_api import DispatchPoints
 from simulators.aggregator.dispatch_book import DispatchBook, Event, Flag, Kind, slot
 from simulators.aggregator.intervals import Intervals, Job, Schema, Status, Upload, Version
+from simulators.aggregator.meter_book import Change, Meter
+from simulators.aggregator.meter_jobs import AssetFate
 from simulators.aggregator.permissions import Access, Environment, Permission
 from simulators.aggregator.server import Aggregator, Seen
 from simulators.aggregator.sftp import Fault, FaultKind, SftpFolder
@@ -49,7 +51,9 @@ __all__ = [
     "PLATFORM_LADDER",
     "Access",
     "Aggregator",
+    "AssetFate",
     "Body",
+    "Change",
     "Code",
     "Delivery",
     "DispatchBook",
@@ -66,6 +70,7 @@ __all__ = [
     "Kind",
     "LineError",
     "Manner",
+    "Meter",
     "Mischief",
     "Mishap",
     "OffContract",

@@ -31,6 +31,9 @@ from simulators.aggregator.dispatch_book import DispatchBook
 from simulators.aggregator.interval_api import IntervalApi
 from simulators.aggregator.interval_api import envelope as intervals_envelope
 from simulators.aggregator.intervals import Intervals, Schema
+from simulators.aggregator.meter_book import MeterBook
+from simulators.aggregator.meter_jobs import MeterJobs
+from simulators.aggregator.meters_api import MetersApi
 from simulators.aggregator.permissions import Access, Environment, Permission
 from simulators.aggregator.refusal import Refused
 from simulators.aggregator.service import JSON, Call, Reply, Route, Service
@@ -97,10 +100,15 @@ class Aggregator:
         self.dispatch_book = DispatchBook(self.clock)
         self.dispatch = DispatchApi(self.dispatch_book, self.deliveries, self.clock, self.mischief)
         self.webhooks = WebhookApi(self.deliveries)
+        self.meter_book = MeterBook(self.clock, self.webhooks.tell)
+        self.meter_jobs = MeterJobs(self.meter_book, self.clock)
+        self.meters = MetersApi(self.meter_book, self.meter_jobs, self.clock, self.mischief)
         self.services: tuple[Service, ...] = (
             self._api.service(),
             self.dispatch.service(),
             self.webhooks.service(),
+            self.meter_jobs.service(),
+            self.meters.service(),
         )
         self._scripts: dict[Operation, list[Mishap | None]] = {operation: [] for operation in Operation}
         self._port = port
@@ -216,7 +224,8 @@ class Aggregator:
             unknown=seen.unknown,
         )
         try:
-            self._let_in(request, route.permission)
+            if route.permission is not None:
+                self._let_in(request, route.permission)
             reply = route.handler(call)
             return self._checked(reply if isinstance(reply, Reply) else await reply)
         except Refused as refused:

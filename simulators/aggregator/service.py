@@ -43,12 +43,12 @@ Handler = Callable[[Call], Reply | Awaitable[Reply]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """One operation of a service."""
+    """One operation of a service; without a permission it takes no key."""
 
     method: str
     path: str
     operation: Operation
-    permission: Permission
+    permission: Permission | None
     handler: Handler
 
 

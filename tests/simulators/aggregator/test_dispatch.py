@@ -91,7 +91,7 @@ async def test_dispatch_search_hides_real_time_events_unless_asked_and_voluntary
         served.dispatch_book.put(event(2, dispatch_event_types=["5m"], is_voluntary=False))
         served.dispatch_book.put(event(4))
 
-        async def count(**fields: bool) -> int:
+        async def count(**fields: Any) -> int:
             return sum(len(one["timeslots"]) for one in (await search(client, **fields))["results"])
 
         assert await count() == 1
