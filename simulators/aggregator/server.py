@@ -25,6 +25,7 @@ from aiohttp import web
 
 from simulators.aggregator import contract
 from simulators.aggregator.contract import Body, OffContract, Shape
+from simulators.aggregator.control import Control
 from simulators.aggregator.deliveries import Deliveries
 from simulators.aggregator.dispatch_api import DispatchApi
 from simulators.aggregator.dispatch_book import DispatchBook
@@ -34,11 +35,13 @@ from simulators.aggregator.intervals import Intervals, Schema
 from simulators.aggregator.meter_book import MeterBook
 from simulators.aggregator.meter_jobs import MeterJobs
 from simulators.aggregator.meters_api import MetersApi
+from simulators.aggregator.nomination_api import NominationApi
 from simulators.aggregator.permissions import Access, Environment, Permission
 from simulators.aggregator.refusal import Refused
+from simulators.aggregator.revenue_api import RevenueApi
 from simulators.aggregator.service import JSON, Call, Reply, Route, Service
 from simulators.aggregator.spoil import spoiled
-from simulators.aggregator.switches import Fate, Mischief, Mishap, OpenPoints, Operation, Pace, Trouble
+from simulators.aggregator.switches import Fate, Mischief, Mishap, OpenPoints, Operation, Pace, Trouble, cut
 from simulators.aggregator.times import ServerClock
 from simulators.aggregator.webhook_api import WebhookApi
 from simulators.clock import Clock, RealClock
@@ -103,14 +106,20 @@ class Aggregator:
         self.meter_book = MeterBook(self.clock, self.webhooks.tell)
         self.meter_jobs = MeterJobs(self.meter_book, self.clock)
         self.meters = MetersApi(self.meter_book, self.meter_jobs, self.clock, self.mischief)
+        self.nominations = NominationApi(self.meter_book, self.clock, self.mischief)
+        self.revenue = RevenueApi(self.mischief)
         self.services: tuple[Service, ...] = (
             self._api.service(),
             self.dispatch.service(),
             self.webhooks.service(),
             self.meter_jobs.service(),
+            self.nominations.service(),
             self.meters.service(),
+            self.revenue.service(),
         )
         self._scripts: dict[Operation, list[Mishap | None]] = {operation: [] for operation in Operation}
+        self._service_scripts: dict[str, list[Mishap | None]] = {}
+        self.outages: list[tuple[int, int]] = []
         self._port = port
         self._runner: web.AppRunner | None = None
         self._stopping = asyncio.Event()
@@ -132,6 +141,7 @@ class Aggregator:
     async def start(self) -> None:
         """Listen; the second time on the port of the first."""
         app = web.Application(client_max_size=BODY_MAX)
+        Control(self).mount(app)
         for service in self.services:
             for route in service.routes:
                 app.router.add_route(route.method, route.path, self._handler(service, route))
@@ -162,6 +172,20 @@ class Aggregator:
         """What goes wrong with the next answers of an operation, in order; None = nothing."""
         self._scripts[operation] += mishaps
 
+    def script_service(self, name: str, *mishaps: Mishap | None) -> None:
+        """The same for whatever is asked of a service next."""
+        if name not in {service.name for service in self.services}:
+            raise ValueError(f"no service is called {name!r}")
+        self._service_scripts.setdefault(name, []).extend(mishaps)
+
+    def is_out(self) -> bool:
+        """Whether the platform is in one of its `outages`: no answer, no webhook."""
+        return any(start_ms <= self.clock.utc_ms() < end_ms for start_ms, end_ms in self.outages)
+
+    async def deliver(self) -> int:
+        """Post the webhooks that are due; the number of posts."""
+        return 0 if self.is_out() else await self.deliveries.run_due(together=True)
+
     def unused(self, operation: Operation) -> int:
         """How many scripted answers nobody has asked for."""
         return len(self._scripts[operation])
@@ -177,7 +201,9 @@ class Aggregator:
     def _handler(self, service: Service, route: Route) -> Any:
         async def handle(request: web.Request) -> web.StreamResponse:
             seen = await self._see(request, route.operation)
-            script = self._scripts[route.operation]
+            if self.is_out():
+                return await self._go_wrong(request, seen, cut(), None)
+            script = self._scripts[route.operation] or self._service_scripts.get(service.name, [])
             mishap = script.pop(0) if script else None
             if mishap is not None and not mishap.done:
                 return await self._go_wrong(request, seen, mishap, None)
@@ -259,6 +285,9 @@ class Aggregator:
             case Trouble.ANSWER:
                 headers = {"Content-Type": JSON} | mishap.headers
                 return _sent(seen, Reply(status=mishap.status, content=mishap.body, headers=headers))
+            case Trouble.SLOW if reply is not None:
+                await asyncio.sleep(mishap.s)
+                return _sent(seen, reply)
             case Trouble.HANG:
                 await self._stopping.wait()
             case Trouble.HALF | Trouble.STALL if reply is not None:

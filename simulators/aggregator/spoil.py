@@ -14,6 +14,10 @@ NEW_CODE = "NEW_0001"
 
 def spoiled(body: Body | Shape, reply: Any, mischief: Mischief) -> Any:
     """The reply with unknown values and fields, as far as they are switched on."""
+    if body is Body.REVENUE_ERROR:
+        return reply  # forbids what it does not name
+    if isinstance(body, Shape) and isinstance(reply, dict) and "next_page_token" in body.properties:
+        reply = _with_last_token(reply, mischief)
     if mischief.unknown_enums:
         reply = _enums_of_later(body.schema, reply) if isinstance(body, Shape) else _with_unknown_enums(body, reply)
     return _with_extra_fields(reply) if mischief.extra_fields else reply
@@ -55,6 +59,14 @@ def _with_unknown_enums(body: Body, reply: dict[str, Any]) -> dict[str, Any]:
     if body is Body.JOB_REPLY and reply["errors"]:
         return reply | {"errors": [*reply["errors"], reply["errors"][-1] | {"code": NEW_CODE}]}
     return reply
+
+
+def _with_last_token(reply: dict[str, Any], mischief: Mischief) -> dict[str, Any]:
+    """The end of the pages as null or as nothing, where that is switched on."""
+    if reply.get("next_page_token") is not None:
+        return reply
+    rest = {key: value for key, value in reply.items() if key != "next_page_token"}
+    return rest | {"next_page_token": None} if mischief.null_tokens else rest if mischief.absent_tokens else reply
 
 
 def _enums_of_later(schema: JsonSchema, value: Any) -> Any:

@@ -71,6 +71,7 @@ class Mischief:
     extra_fields: bool = False
     unknown_enums: bool = False
     null_tokens: bool = False
+    absent_tokens: bool = False
     old_error_items: bool = False
     outside_window: bool = False
     sparse_missing: bool = False
@@ -173,6 +174,7 @@ class Trouble(Enum):
     HALF = "half"  # the connection is cut in the middle of the body
     STALL = "stall"  # half of the body comes, the rest does not until the server stops
     ANSWER = "answer"  # another one comes
+    SLOW = "slow"  # the right one comes late
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,6 +186,7 @@ class Mishap:
     status: int = 503
     body: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
+    s: float = 0.0
 
 
 def hang(*, done: bool = False) -> Mishap:
@@ -212,5 +215,12 @@ def answer(status: int, body: bytes = b"", *, done: bool = False, **headers: str
     return Mishap(trouble=Trouble.ANSWER, done=done, status=status, body=body, headers=named)
 
 
+def slow(s: float) -> Mishap:
+    """The right answer, after so many seconds."""
+    return Mishap(trouble=Trouble.SLOW, done=True, s=s)
+
+
+TOO_MANY = answer(429, b'{"title": "Too many requests", "status": 429}')
+BARE_STRING = answer(500, b'"An error happened whilst processing your request"')
 HTML_PAGE = answer(200, b"<html><body>Sign in to continue</body></html>", Content_Type="text/html")
 EMPTY_ANSWER = answer(200, b"", Content_Type="application/json")

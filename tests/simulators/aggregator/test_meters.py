@@ -111,7 +111,8 @@ async def test_meters_job_with_a_bad_row_is_refused_whole_and_names_it() -> None
         (problem,) = refused.json()["details"]
         assert (problem["json_index"], problem["problem_field"]) == (1, "partner_reference")
         assert served.meter_jobs.jobs == []
-        for body in ({}, {"assets": {}}, []):
+        bodies: list[object] = [{}, {"assets": {}}, []]
+        for body in bodies:
             assert (await client.send("POST", JOBS, body)).status == 400
 
 
@@ -192,7 +193,8 @@ async def test_meters_search_filters(asked: dict[str, Any], found: int) -> None:
 async def test_meters_search_refuses_and_pages_as_the_contract_says() -> None:
     async with asking() as (served, client):
         with_meters(served)
-        for bad in ({"page_size": 0}, {"page_size": 501}, {"partner_references": []}, {"meter_ids": ["x"]}):
+        asks: list[object] = [{"page_size": 0}, {"page_size": 501}, {"partner_references": []}, {"meter_ids": ["x"]}]
+        for bad in asks:
             refused = await client.send("POST", "/v2/meters/search", bad)
             assert (refused.status, refused.json()["status"]) == (400, 400)
         page = (await client.send("POST", ENROLLMENTS, {"page_size": 1})).json()
