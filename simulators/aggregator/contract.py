@@ -5,6 +5,7 @@ its clients, so `check` takes either reading. `next_page_token` may be null alth
 """
 
 import re
+from datetime import date
 from enum import StrEnum
 from functools import cache
 from typing import Any
@@ -24,6 +25,9 @@ PAGE_MAX = 500
 
 TEXT: JsonSchema = {"type": "string"}
 ID: JsonSchema = {"type": "string", "format": "uuid"}
+DATE: JsonSchema = {"type": "string", "format": "date"}
+BOOL: JsonSchema = {"type": "boolean"}
+NUMBER: JsonSchema = {"type": "number"}
 TIME: JsonSchema = {"type": "string", "format": "date-time"}
 INT32: JsonSchema = {"type": "integer", "minimum": -(2**31), "maximum": 2**31 - 1}
 COUNT: JsonSchema = {"type": "integer"}
@@ -63,6 +67,23 @@ def check(body: Body, value: object, *, open_enums: bool = False) -> None:
     for error in _validator(body, open_enums).iter_errors(value):
         path = ".".join(str(step) for step in error.absolute_path)
         raise OffContract(f"{body}: {path or 'body'}: {error.message}")
+
+
+class Shape:
+    """A named schema of a request or a reply."""
+
+    def __init__(self, name: str, schema: JsonSchema) -> None:
+        self.name = name
+        self.schema = schema
+        self.properties = frozenset(schema.get("properties", {}))
+        self._closed = Draft202012Validator(schema, format_checker=FORMATS)
+        self._open = Draft202012Validator(_opened(schema), format_checker=FORMATS)
+
+    def check(self, value: object, *, open_enums: bool = False) -> None:
+        """OffContract with the first thing that is wrong, by its path."""
+        for error in (self._open if open_enums else self._closed).iter_errors(value):
+            path = ".".join(str(step) for step in error.absolute_path)
+            raise OffContract(f"{self.name}: {path or 'body'}: {error.message}")
 
 
 def enum(*values: str) -> JsonSchema:
@@ -209,6 +230,16 @@ FORMATS = FormatChecker(formats=())
 @FORMATS.checks("uuid")
 def _is_uuid(value: object) -> bool:
     return not isinstance(value, str) or UUID.fullmatch(value) is not None
+
+
+@FORMATS.checks("date")
+def _is_date(value: object) -> bool:
+    if not isinstance(value, str):
+        return True
+    try:
+        return re.fullmatch(r"\d{4}-\d\d-\d\d", value, re.ASCII) is not None and bool(date.fromisoformat(value))
+    except ValueError:
+        return False
 
 
 @FORMATS.checks("date-time")

@@ -9,8 +9,8 @@ URL holds (here: until its file moves).
 """
 
 import secrets
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import orjson
@@ -20,35 +20,34 @@ from simulators.aggregator.contract import Body, OffContract
 from simulators.aggregator.intervals import ENDED, Intervals, Job, Schema, Status, Upload
 from simulators.aggregator.missing import WINDOW_NAMES, Filter, missing_intervals
 from simulators.aggregator.paging import Key, Tokens
+from simulators.aggregator.permissions import Permission
 from simulators.aggregator.refusal import Refused
+from simulators.aggregator.service import Call, Reply, Route, Service, canonical, media_type
 from simulators.aggregator.spoil import old_error_items
 from simulators.aggregator.switches import Mischief, Operation, Order
 from simulators.aggregator.times import time_ms, time_text
 
+UPLOADS_PATH = "/v1.1/jobs/interval-data-uploads"
 UPLOADS_PAGE = 50
 MISSING_PAGE = 500
 
 
-@dataclass(slots=True, kw_only=True)
-class Call:
-    """A request that was let in. `unknown` is filled with what it asks in words that the service does not know."""
+ROUTES = (
+    ("POST", "/v1.1/interval-data", Operation.UPLOAD, Permission.UPLOAD_INTERVALS),
+    ("GET", UPLOADS_PATH, Operation.UPLOADS, Permission.READ_UPLOADS),
+    ("GET", UPLOADS_PATH + "/{job_id}", Operation.JOB, Permission.READ_UPLOADS),
+    ("GET", UPLOADS_PATH + "/file-preview/{job_id}", Operation.PREVIEW, Permission.READ_UPLOADS),
+    ("GET", UPLOADS_PATH + "/presigned-url/{job_id}", Operation.PRESIGNED, Permission.READ_UPLOADS),
+    ("POST", "/v1.1/missing-interval-data/search", Operation.MISSING, Permission.SEARCH_MISSING),
+)
 
-    query: list[tuple[str, str]]
-    headers: Mapping[str, str]
-    body: bytes
-    job_id: str = ""
-    unknown: list[str] = field(default_factory=list)
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
-    """What goes out: a JSON body with its schema, or bytes."""
-
-    status: int = 200
-    json: Any = None
-    body: Body | None = None
-    content: bytes = b""
-    headers: Mapping[str, str] = field(default_factory=dict)
+def envelope(refused: Refused) -> Reply:
+    """An error of the interval-data service."""
+    body: dict[str, Any] = {"title": refused.title, "status": refused.status}
+    if refused.details:
+        body["details"] = refused.details
+    return Reply(status=refused.status, json=body, body=Body.INTERVALS_ERROR)
 
 
 class IntervalApi:
@@ -64,22 +63,33 @@ class IntervalApi:
         self._tokens = Tokens()
         self._presigned: dict[str, tuple[Upload, str]] = {}
 
+    def service(self) -> Service:
+        """What the server mounts."""
+        routes = tuple(
+            Route(
+                method=method,
+                path=path,
+                operation=operation,
+                permission=permission,
+                handler=partial(self.answer, operation),
+            )
+            for method, path, operation, permission in ROUTES
+        )
+        prefixes = ("/v1.1/interval-data", UPLOADS_PATH, "/v1.1/missing-interval-data")
+        return Service(name="interval data", prefixes=prefixes, routes=routes, envelope=envelope)
+
     def answer(self, operation: Operation, call: Call) -> Reply:
         """The reply to a request; Refused for one that breaks a rule."""
         self._intervals.advance_all()
-        match operation:
-            case Operation.UPLOAD:
-                return self._upload(call)
-            case Operation.UPLOADS:
-                return self._uploads(call)
-            case Operation.JOB:
-                return self._job(call)
-            case Operation.PREVIEW:
-                return self._preview(call)
-            case Operation.PRESIGNED:
-                return self._presigned_url(call)
-            case Operation.MISSING:
-                return self._missing(call)
+        handlers = {
+            Operation.UPLOAD: self._upload,
+            Operation.UPLOADS: self._uploads,
+            Operation.JOB: self._job,
+            Operation.PREVIEW: self._preview,
+            Operation.PRESIGNED: self._presigned_url,
+            Operation.MISSING: self._missing,
+        }
+        return handlers[operation](call)
 
     def presigned(self, token: str) -> bytes:
         """The file behind a presigned URL."""
@@ -90,7 +100,7 @@ class IntervalApi:
 
     def _upload(self, call: Call) -> Reply:
         query = _query(call, Body.UPLOAD_QUERY)
-        if _media_type(call) != "text/csv":
+        if media_type(call) != "text/csv":
             raise Refused(400, "Content-Type must be text/csv", content_type=call.headers.get("Content-Type"))
         if call.headers.get("Content-Encoding", "identity") != "identity":
             raise Refused(400, "Content-Encoding is not supported")
@@ -108,7 +118,7 @@ class IntervalApi:
             for upload in self._intervals.uploads:
                 self._intervals.look(upload)
         page, next_token = self._tokens.page(
-            Operation.UPLOADS.name, _canonical(query), token, self._room(size), self._matching(query)
+            Operation.UPLOADS.name, canonical(query), token, self._room(size), self._matching(query)
         )
         entries = [_entry(upload) for upload in page]
         return Reply(json=self._paged("uploads", entries, next_token), body=Body.UPLOADS_REPLY)
@@ -185,18 +195,16 @@ class IntervalApi:
         )
         names = contract.properties(Body.MISSING_REQUEST) | set(WINDOW_NAMES[self._intervals.points.search_names])
         known = {key: value for key, value in request.items() if key in names}
-        page, next_token = self._tokens.page(
-            Operation.MISSING.name, _canonical(known), token, self._room(size), entries
-        )
+        page, next_token = self._tokens.page(Operation.MISSING.name, canonical(known), token, self._room(size), entries)
         items = [entry.body(sparse=self._mischief.sparse_missing) for entry in page]
         return Reply(json=self._paged("missing_intervals", items, next_token), body=Body.MISSING_REPLY)
 
     def _found(self, call: Call) -> tuple[Upload, Job]:
-        if not contract.UUID.fullmatch(call.job_id):
-            raise Refused(400, "job_id is not a UUID", job_id=call.job_id)
-        found = self._intervals.find(call.job_id)
+        if not contract.UUID.fullmatch(call.ids["job_id"]):
+            raise Refused(400, "job_id is not a UUID", job_id=call.ids["job_id"])
+        found = self._intervals.find(call.ids["job_id"])
         if found is None:
-            raise Refused(404, "job not found", job_id=call.job_id)
+            raise Refused(404, "job not found", job_id=call.ids["job_id"])
         return found
 
     def _room(self, size: int) -> int:
@@ -243,10 +251,6 @@ def _file(upload: Upload) -> bytes:
         raise Refused(404, "file not found", file_path=upload.current_path) from None
 
 
-def _media_type(call: Call) -> str:
-    return call.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-
-
 def _query(call: Call, body: Body) -> dict[str, Any]:
     """The known parameters, checked; those that nobody knows go to `call.unknown`."""
     known = contract.properties(body)
@@ -267,7 +271,7 @@ def _json_body(call: Call) -> dict[str, Any]:
     """The body of a search, none being an empty one."""
     if not call.body:
         return {}
-    if _media_type(call) != "application/json":
+    if media_type(call) != "application/json":
         raise Refused(400, "Content-Type must be application/json", content_type=call.headers.get("Content-Type"))
     try:
         value = orjson.loads(call.body)
@@ -284,7 +288,3 @@ def _checked(body: Body, value: Any) -> dict[str, Any]:
     except OffContract as error:
         raise Refused(400, str(error)) from None
     return dict(value)
-
-
-def _canonical(filters: dict[str, Any]) -> str:
-    return orjson.dumps(filters, option=orjson.OPT_SORT_KEYS).decode()

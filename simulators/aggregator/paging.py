@@ -7,7 +7,7 @@ public [?].
 
 import secrets
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, TypeVar
 
 from simulators.aggregator.refusal import Refused
@@ -26,7 +26,8 @@ class _Place(NamedTuple):
 class Tokens:
     """The newest places that were handed out."""
 
-    def __init__(self) -> None:
+    def __init__(self, issue: Callable[[], str] = lambda: secrets.token_urlsafe(24)) -> None:
+        self._new = issue
         self._places: OrderedDict[str, _Place] = OrderedDict()
 
     def page(
@@ -45,6 +46,16 @@ class Tokens:
             last = key
         return page, None
 
+    def offset_page(
+        self, what: str, filters: str, token: str | None, size: int, entries: Iterable[tuple[Key, Entry]]
+    ) -> tuple[list[Entry], str | None]:
+        """The same by counting: what is put in front of the place comes twice, what is taken away hides another."""
+        after = self._after(what, filters, token)
+        first = int(after[0]) if after else 0
+        listed = [entry for _, entry in entries]
+        more = len(listed) > first + size
+        return listed[first : first + size], self._issue(_Place(what, filters, (first + size,))) if more else None
+
     def _after(self, what: str, filters: str, token: str | None) -> Key | None:
         if token is None:
             return None
@@ -56,7 +67,7 @@ class Tokens:
         return place.after
 
     def _issue(self, place: _Place) -> str:
-        token = secrets.token_urlsafe(24)
+        token = self._new()
         self._places[token] = place
         while len(self._places) > TOKENS_MAX:
             self._places.popitem(last=False)

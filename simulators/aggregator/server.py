@@ -17,7 +17,6 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import date
-from enum import Enum
 from types import TracebackType
 from typing import Any, Self
 
@@ -25,41 +24,29 @@ import orjson
 from aiohttp import web
 
 from simulators.aggregator import contract
-from simulators.aggregator.contract import Body, OffContract
-from simulators.aggregator.interval_api import Call, IntervalApi, Reply
+from simulators.aggregator.contract import Body, OffContract, Shape
+from simulators.aggregator.control import Control
+from simulators.aggregator.deliveries import Deliveries
+from simulators.aggregator.dispatch_api import DispatchApi
+from simulators.aggregator.dispatch_book import DispatchBook
+from simulators.aggregator.interval_api import IntervalApi
+from simulators.aggregator.interval_api import envelope as intervals_envelope
 from simulators.aggregator.intervals import Intervals, Schema
+from simulators.aggregator.meter_book import MeterBook
+from simulators.aggregator.meter_jobs import MeterJobs
+from simulators.aggregator.meters_api import MetersApi
+from simulators.aggregator.nomination_api import NominationApi
+from simulators.aggregator.permissions import Access, Environment, Permission
 from simulators.aggregator.refusal import Refused
+from simulators.aggregator.revenue_api import RevenueApi
+from simulators.aggregator.service import JSON, Call, Reply, Route, Service
 from simulators.aggregator.spoil import spoiled
-from simulators.aggregator.switches import Fate, Mischief, Mishap, OpenPoints, Operation, Pace, Trouble
+from simulators.aggregator.switches import Fate, Mischief, Mishap, OpenPoints, Operation, Pace, Trouble, cut
 from simulators.aggregator.times import ServerClock
+from simulators.aggregator.webhook_api import WebhookApi
 from simulators.clock import Clock, RealClock
 
 BODY_MAX = 1 << 30
-JSON = "application/json"
-UPLOADS_PATH = "/v1.1/jobs/interval-data-uploads"
-
-
-class Environment(Enum):
-    """Keys are bound to one."""
-
-    STAGING = "staging"
-    PRODUCTION = "production"
-
-
-class Permission(Enum):
-    """What a key may do."""
-
-    UPLOAD_INTERVALS = "upload_intervals"
-    READ_UPLOADS = "read_uploads"
-    SEARCH_MISSING = "search_missing"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Access:
-    """What a key opens: by default everything of staging."""
-
-    environment: Environment = Environment.STAGING
-    permissions: frozenset[Permission] = frozenset(Permission)
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -82,16 +69,6 @@ class Seen:
     def json(self) -> Any:
         """The body as JSON."""
         return orjson.loads(self.body)
-
-
-ROUTES = (
-    ("POST", "/v1.1/interval-data", Operation.UPLOAD, Permission.UPLOAD_INTERVALS),
-    ("GET", UPLOADS_PATH, Operation.UPLOADS, Permission.READ_UPLOADS),
-    ("GET", UPLOADS_PATH + "/{job_id}", Operation.JOB, Permission.READ_UPLOADS),
-    ("GET", UPLOADS_PATH + "/file-preview/{job_id}", Operation.PREVIEW, Permission.READ_UPLOADS),
-    ("GET", UPLOADS_PATH + "/presigned-url/{job_id}", Operation.PRESIGNED, Permission.READ_UPLOADS),
-    ("POST", "/v1.1/missing-interval-data/search", Operation.MISSING, Permission.SEARCH_MISSING),
-)
 
 
 class Aggregator:
@@ -122,7 +99,27 @@ class Aggregator:
         self.faults: list[str] = []
         self.on_request: Callable[[Seen], None] = lambda _: None
         self._api = IntervalApi(self.intervals, self.mischief, schemas, lambda: self.url)
+        self.deliveries = Deliveries(self.clock)
+        self.dispatch_book = DispatchBook(self.clock)
+        self.dispatch = DispatchApi(self.dispatch_book, self.deliveries, self.clock, self.mischief)
+        self.webhooks = WebhookApi(self.deliveries)
+        self.meter_book = MeterBook(self.clock, self.webhooks.tell)
+        self.meter_jobs = MeterJobs(self.meter_book, self.clock)
+        self.meters = MetersApi(self.meter_book, self.meter_jobs, self.clock, self.mischief)
+        self.nominations = NominationApi(self.meter_book, self.clock, self.mischief)
+        self.revenue = RevenueApi(self.mischief)
+        self.services: tuple[Service, ...] = (
+            self._api.service(),
+            self.dispatch.service(),
+            self.webhooks.service(),
+            self.meter_jobs.service(),
+            self.nominations.service(),
+            self.meters.service(),
+            self.revenue.service(),
+        )
         self._scripts: dict[Operation, list[Mishap | None]] = {operation: [] for operation in Operation}
+        self._service_scripts: dict[str, list[Mishap | None]] = {}
+        self.outages: list[tuple[int, int]] = []
         self._port = port
         self._runner: web.AppRunner | None = None
         self._stopping = asyncio.Event()
@@ -144,8 +141,10 @@ class Aggregator:
     async def start(self) -> None:
         """Listen; the second time on the port of the first."""
         app = web.Application(client_max_size=BODY_MAX)
-        for method, path, operation, permission in ROUTES:
-            app.router.add_route(method, path, self._handler(operation, permission))
+        Control(self).mount(app)
+        for service in self.services:
+            for route in service.routes:
+                app.router.add_route(route.method, route.path, self._handler(service, route))
         app.router.add_route("*", "/{path:.*}", self._other)
         self._stopping = asyncio.Event()
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0, auto_decompress=False)
@@ -173,6 +172,20 @@ class Aggregator:
         """What goes wrong with the next answers of an operation, in order; None = nothing."""
         self._scripts[operation] += mishaps
 
+    def script_service(self, name: str, *mishaps: Mishap | None) -> None:
+        """The same for whatever is asked of a service next."""
+        if name not in {service.name for service in self.services}:
+            raise ValueError(f"no service is called {name!r}")
+        self._service_scripts.setdefault(name, []).extend(mishaps)
+
+    def is_out(self) -> bool:
+        """Whether the platform is in one of its `outages`: no answer, no webhook."""
+        return any(start_ms <= self.clock.utc_ms() < end_ms for start_ms, end_ms in self.outages)
+
+    async def deliver(self) -> int:
+        """Post the webhooks that are due; the number of posts."""
+        return 0 if self.is_out() else await self.deliveries.run_due(together=True)
+
     def unused(self, operation: Operation) -> int:
         """How many scripted answers nobody has asked for."""
         return len(self._scripts[operation])
@@ -185,14 +198,16 @@ class Aggregator:
         """The requests of one operation."""
         return [seen for seen in self.requests if seen.operation is operation]
 
-    def _handler(self, operation: Operation, permission: Permission) -> Any:
+    def _handler(self, service: Service, route: Route) -> Any:
         async def handle(request: web.Request) -> web.StreamResponse:
-            seen = await self._see(request, operation)
-            script = self._scripts[operation]
+            seen = await self._see(request, route.operation)
+            if self.is_out():
+                return await self._go_wrong(request, seen, cut(), None)
+            script = self._scripts[route.operation] or self._service_scripts.get(service.name, [])
             mishap = script.pop(0) if script else None
             if mishap is not None and not mishap.done:
                 return await self._go_wrong(request, seen, mishap, None)
-            reply = self._reply(request, seen, operation, permission)
+            reply = await self._reply(request, seen, service, route)
             if mishap is not None:
                 return await self._go_wrong(request, seen, mishap, reply)
             return _sent(seen, reply)
@@ -206,8 +221,9 @@ class Aggregator:
             try:
                 return _sent(seen, Reply(content=self._api.presigned(token), headers={"Content-Type": "text/csv"}))
             except Refused as refused:
-                return _sent(seen, _envelope(refused))
-        return _sent(seen, _envelope(Refused(404, "no such operation", method=request.method, path=request.path)))
+                return _sent(seen, intervals_envelope(refused))
+        envelope = next((s.envelope for s in self.services if request.path.startswith(s.prefixes)), intervals_envelope)
+        return _sent(seen, envelope(Refused(404, "no such operation", method=request.method, path=request.path)))
 
     async def _see(self, request: web.Request, operation: Operation | None) -> Seen:
         seen = Seen(
@@ -225,23 +241,24 @@ class Aggregator:
         self.on_request(seen)
         return seen
 
-    def _reply(self, request: web.Request, seen: Seen, operation: Operation, permission: Permission) -> Reply:
+    async def _reply(self, request: web.Request, seen: Seen, service: Service, route: Route) -> Reply:
         call = Call(
             query=seen.query,
             headers=request.headers,
             body=seen.body,
-            job_id=request.match_info.get("job_id", ""),
+            ids=dict(request.match_info),
             unknown=seen.unknown,
         )
         try:
-            self._let_in(request, permission)
-            reply = self._api.answer(operation, call)
-            return self._checked(reply)
+            if route.permission is not None:
+                self._let_in(request, route.permission)
+            reply = route.handler(call)
+            return self._checked(reply if isinstance(reply, Reply) else await reply)
         except Refused as refused:
-            return self._checked(_envelope(refused))
+            return self._checked(service.envelope(refused))
         except OffContract as error:
             self.faults.append(str(error))
-            return _envelope(Refused(500, "the fake broke its contract"))
+            return service.envelope(Refused(500, "the fake broke its contract"))
 
     def _let_in(self, request: web.Request, permission: Permission) -> None:
         scheme, _, key = request.headers.get("Authorization", "").partition(" ")
@@ -255,10 +272,10 @@ class Aggregator:
         """The reply by the contract; with mischief once more, enums open."""
         if reply.body is None:
             return reply
-        contract.check(reply.body, reply.json)
+        _check(reply.body, reply.json)
         odd = spoiled(reply.body, reply.json, self.mischief)
         if odd is not reply.json:
-            contract.check(reply.body, odd, open_enums=True)
+            _check(reply.body, odd, open_enums=True)
         return replace(reply, json=odd)
 
     async def _go_wrong(
@@ -268,6 +285,9 @@ class Aggregator:
             case Trouble.ANSWER:
                 headers = {"Content-Type": JSON} | mishap.headers
                 return _sent(seen, Reply(status=mishap.status, content=mishap.body, headers=headers))
+            case Trouble.SLOW if reply is not None:
+                await asyncio.sleep(mishap.s)
+                return _sent(seen, reply)
             case Trouble.HANG:
                 await self._stopping.wait()
             case Trouble.HALF | Trouble.STALL if reply is not None:
@@ -284,13 +304,11 @@ class Aggregator:
         return web.Response(status=503)
 
 
-def _envelope(refused: Refused) -> Reply:
-    """An error of the interval-data service."""
-    body: dict[str, Any] = {"title": refused.title, "status": refused.status}
-    if refused.details:
-        body["details"] = refused.details
-    contract.check(Body.INTERVALS_ERROR, body)
-    return Reply(status=refused.status, json=body, body=Body.INTERVALS_ERROR)
+def _check(body: Body | Shape, value: object, *, open_enums: bool = False) -> None:
+    if isinstance(body, Shape):
+        body.check(value, open_enums=open_enums)
+    else:
+        contract.check(body, value, open_enums=open_enums)
 
 
 def _sent(seen: Seen, reply: Reply) -> web.Response:

@@ -64,15 +64,18 @@ class Mischief:
 
     `unknown_enums`: every list of enum-bearing items carries one more item with unknown values (where a page has room
     for it), and a preview shows an unknown status while the job waits. `sparse_missing`: only what identifies a
-    missing interval is sent, since no field of it is required.
+    missing interval is sent, since no field of it is required. `offset_pages`:
+    a token counts entries instead of naming one, so pages shift when the list changes under the reader.
     """
 
     extra_fields: bool = False
     unknown_enums: bool = False
     null_tokens: bool = False
+    absent_tokens: bool = False
     old_error_items: bool = False
     outside_window: bool = False
     sparse_missing: bool = False
+    offset_pages: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +132,38 @@ class Operation(Enum):
     PREVIEW = "intervalDataFilePreview"
     PRESIGNED = "intervalDataPresignedUrl"
     MISSING = "searchMissingIntervalData"
+    METER_DISPATCH_SEARCH = "searchMeterDispatch"
+    GROUP_DISPATCH_SEARCH = "searchGroupDispatch"
+    DISPATCH_WEBHOOK_PUT = "put dispatch webhook"
+    DISPATCH_WEBHOOK_GET = "get dispatch webhook"
+    DISPATCH_WEBHOOK_DELETE = "delete dispatch webhook"
+    INTEGRATION_TEST = "integration test"
+    COMMUNICATION_TEST = "triggerCommunicationTestMeterDispatch"
+    WEBHOOKS = "list webhooks"
+    WEBHOOK_CREATE = "create webhook"
+    WEBHOOK_PUT = "put webhook"
+    WEBHOOK_DELETE = "delete webhook"
+    WEBHOOK_TEST = "test webhook"
+    METER_JOB_CREATE = "create meters"
+    METER_JOB = "meter job"
+    METER_JOBS = "meter jobs"
+    PROVISIONAL_ASSETS = "provisional assets"
+    METER_CREATE = "createSingleMeter"
+    METER_GET = "get meter"
+    METER_SEARCH = "search meters"
+    ENROLLMENT_GET = "get enrollment"
+    ENROLLMENT_SEARCH = "search enrollments"
+    IDLE = "idle periods"
+    PARTICIPATE = "participate"
+    DISENROLL = "disenrollment requests"
+    SUGGESTIONS = "nomination suggestions of a meter"
+    SUGGEST = "suggest nominations"
+    SUGGESTION_DELETE = "delete nomination suggestion"
+    SUGGESTION_SEARCH = "search nomination suggestions"
+    NOMINATION_SEARCH = "search nominations"
+    REVENUE_AGGREGATION = "revenue aggregation"
+    REVENUE_VERSIONS = "revenue versions"
+    UNRESPONSIVE = "unresponsive meters"
 
 
 class Trouble(Enum):
@@ -139,6 +174,7 @@ class Trouble(Enum):
     HALF = "half"  # the connection is cut in the middle of the body
     STALL = "stall"  # half of the body comes, the rest does not until the server stops
     ANSWER = "answer"  # another one comes
+    SLOW = "slow"  # the right one comes late
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +186,7 @@ class Mishap:
     status: int = 503
     body: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
+    s: float = 0.0
 
 
 def hang(*, done: bool = False) -> Mishap:
@@ -178,5 +215,12 @@ def answer(status: int, body: bytes = b"", *, done: bool = False, **headers: str
     return Mishap(trouble=Trouble.ANSWER, done=done, status=status, body=body, headers=named)
 
 
+def slow(s: float) -> Mishap:
+    """The right answer, after so many seconds."""
+    return Mishap(trouble=Trouble.SLOW, done=True, s=s)
+
+
+TOO_MANY = answer(429, b'{"title": "Too many requests", "status": 429}')
+BARE_STRING = answer(500, b'"An error happened whilst processing your request"')
 HTML_PAGE = answer(200, b"<html><body>Sign in to continue</body></html>", Content_Type="text/html")
 EMPTY_ANSWER = answer(200, b"", Content_Type="application/json")

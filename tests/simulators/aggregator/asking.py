@@ -3,12 +3,13 @@
 import io
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import aiohttp
 import orjson
+from aiohttp import web
 
 from simulators.aggregator import Access, Aggregator
 from simulators.clock import ManualClock
@@ -111,6 +112,11 @@ class Asker:
         ) as response:
             return Answer(status=response.status, body=await response.read(), headers=dict(response.headers))
 
+    async def send(self, method: str, path: str, body: object = None, **query: str) -> Answer:
+        """A request with a JSON body, none if that is None."""
+        content = orjson.dumps(body) if body is not None else None
+        return await self.ask(method, path, query=query.items(), body=content, headers=JSON if content else None)
+
     async def upload(self, content: bytes, schema: str = "load") -> str:
         """The job id that the uploader is told."""
         answer = await self.ask("POST", UPLOAD, query=[("schema", schema)], body=content, headers=CSV)
@@ -158,3 +164,34 @@ async def asking(served: Aggregator | None = None) -> AsyncIterator[tuple[Aggreg
     async with served, aiohttp.ClientSession() as session:
         yield served, Asker(served, session)
         assert served.faults == []
+
+
+@dataclass(slots=True, kw_only=True)
+class Receiver:
+    """A webhook receiver: what came, and the statuses it answers next (200 after them)."""
+
+    url: str = ""
+    bodies: list[bytes] = field(default_factory=list)
+    headers: list[list[tuple[str, str]]] = field(default_factory=list)
+    statuses: list[int] = field(default_factory=list)
+
+    async def take(self, request: web.Request) -> web.Response:
+        self.bodies.append(await request.read())
+        self.headers.append([(name.decode(), value.decode()) for name, value in request.raw_headers])
+        return web.Response(status=self.statuses.pop(0) if self.statuses else 200, text="heard")
+
+
+@asynccontextmanager
+async def receiving() -> AsyncIterator[Receiver]:
+    """A receiver that listens on loopback."""
+    receiver = Receiver()
+    app = web.Application(client_max_size=1 << 26)
+    app.router.add_post("/hook", receiver.take)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        receiver.url = f"http://127.0.0.1:{runner.addresses[0][1]}/hook"
+        yield receiver
+    finally:
+        await runner.cleanup()

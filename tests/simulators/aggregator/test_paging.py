@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simulators.aggregator import AT_ONCE, Mischief, OpenPoints, Operation, Order, Pace, Schema
-from simulators.aggregator.interval_api import Call, IntervalApi
+from simulators.aggregator.interval_api import IntervalApi
 from simulators.aggregator.intervals import Intervals
 from simulators.aggregator.paging import Tokens
 from simulators.aggregator.refusal import Refused
+from simulators.aggregator.service import Call
 from simulators.aggregator.times import ServerClock
 from simulators.clock import ManualClock
 from tests.simulators.aggregator.asking import CSV, DAY, JSON, METER, NOON_MS, quarters, table
