@@ -6,6 +6,7 @@ import logging
 import sqlite3
 import threading
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from unittest.mock import patch
 
@@ -225,7 +226,7 @@ def test_query_numbers_come_back_to_the_last_bit(numbers: list[float | None]) ->
 async def test_query_named_devices_are_looked_up_and_not_searched_for(tmp_path: Path) -> None:
     async with IntervalLog(tmp_path, clock=ManualClock(utc_ms=T0)) as log:
         await log.append([unlogged(1, [(d, k, 1) for d in range(6) for k in range(12)])])
-        with sqlite3.connect(log.files_from(T0)[0]) as connection:
+        with closing(sqlite3.connect(log.files_from(T0)[0])) as connection, connection:
             values = {"after_ms": T0, "after_device": "", "to_ms": T0 + 10**9, "most": 10, "devices": '["bat-1"]'}
             statement = f"explain query plan {merge.NAMED.format(columns='i.*')}"
             plan = [row[3] for row in connection.execute(statement, values)]

@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -102,7 +103,7 @@ async def test_audit_is_read_page_by_page_by_time_and_by_kind(trail: Trail) -> N
 
 
 async def test_audit_keeps_within_its_bound_and_reads_what_the_release_before_wrote(trail: Trail) -> None:
-    with sqlite3.connect(trail.path) as db:
+    with closing(sqlite3.connect(trail.path)) as db, db:
         db.execute('INSERT INTO audit (utc_ms, kind, body) VALUES (1, \'stop_all\', \'{"active":true,"by":"old"}\')')
     db.close()
     assert await trail.read() == [("stop_all", "old", None)]

@@ -4,6 +4,7 @@ store and the fake."""
 import asyncio
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
@@ -211,7 +212,7 @@ async def test_store_cancelled_event_of_the_release_before_is_known_and_archived
     asked = at(file.clock, "old")
     await file.commit(replace(asked, request=replace(asked.request, cancelled=True)), at(file.clock, "live"))
     assert file.path is not None
-    with sqlite3.connect(file.path) as db:
+    with closing(sqlite3.connect(file.path)) as db, db:
         db.execute("UPDATE events SET state = NULL, source = NULL")
     db.close()
     assert [(one.state, one.request.source) for one in await file.store.known("old")] == [(EventState.CANCELLED, "")]

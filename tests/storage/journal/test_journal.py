@@ -5,6 +5,7 @@ import json
 import math
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, get_args
@@ -155,7 +156,7 @@ def names(count: int) -> tuple[DeviceId, ...]:
 
 
 def audit(path: Path) -> list[tuple[int, str, str]]:
-    with sqlite3.connect(path) as db:
+    with closing(sqlite3.connect(path)) as db, db:
         rows = db.execute("SELECT utc_ms, kind, body FROM audit ORDER BY id").fetchall()
     db.close()
     return [(int(at), str(kind), str(body)) for at, kind, body in rows]

@@ -6,6 +6,7 @@ import random
 import signal
 import sqlite3
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -120,7 +121,7 @@ async def test_customers_are_references_that_stay_when_their_data_is_erased(tmp_
 
 async def test_a_commit_is_whole_or_not_at_all(tmp_path: Path) -> None:
     store, _ = opened(tmp_path)
-    with sqlite3.connect(tmp_path / NAME) as db:
+    with closing(sqlite3.connect(tmp_path / NAME)) as db, db:
         db.execute("CREATE TRIGGER full BEFORE INSERT ON customers BEGIN SELECT raise(ABORT, 'full'); END")
     with pytest.raises(Exception, match="full"):
         await noted(store, *EACH)
@@ -157,7 +158,7 @@ async def test_many_facts_are_one_commit(tmp_path: Path) -> None:
 
 
 async def test_a_file_of_a_newer_gateway_is_left_alone(tmp_path: Path) -> None:
-    with sqlite3.connect(tmp_path / NAME) as db:
+    with closing(sqlite3.connect(tmp_path / NAME)) as db, db:
         db.execute("PRAGMA user_version = 99")
     store, _ = opened(tmp_path)
     assert "newer" in store.reasons()[0]

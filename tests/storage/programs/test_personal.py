@@ -2,6 +2,7 @@
 
 import sqlite3
 import tarfile
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,7 @@ async def test_what_is_kept_comes_back_and_lies_nowhere_in_the_clear(tmp_path: P
 async def test_what_is_erased_is_gone_from_the_files(tmp_path: Path) -> None:
     store = opened(tmp_path)
     await store.keep({"c-1": DATA})
-    with sqlite3.connect(tmp_path / NAME) as db:
+    with closing(sqlite3.connect(tmp_path / NAME)) as db, db:
         sealed = db.execute("SELECT sealed FROM people").fetchone()[0]
     assert sealed in on_disk(tmp_path)
     assert await store.erase("c-1")
@@ -99,7 +100,7 @@ async def test_without_a_key_data_is_erased_and_neither_kept_nor_revealed(tmp_pa
 async def test_a_row_in_the_place_of_another_is_refused(tmp_path: Path) -> None:
     store = opened(tmp_path)
     await store.keep({"c-1": DATA, "c-2": {"city": "Canaryville"}})
-    with sqlite3.connect(tmp_path / NAME) as db:
+    with closing(sqlite3.connect(tmp_path / NAME)) as db, db:
         db.execute("UPDATE people SET sealed = (SELECT sealed FROM people WHERE ref = 'c-1') WHERE ref = 'c-2'")
     with pytest.raises(CorruptState):
         await store.reveal("c-2")
