@@ -32,15 +32,15 @@ def token_of(name: str) -> str:
     return f"token-of-{name}-0123456789"
 
 
-async def fuzzed(url: str, name: str, examples: int, *, seed: int = 1) -> tuple[int, str]:
-    """Exit status and last words of a run as a caller. `readyz` says 503 while dispatch is stopped, as it is here now
-    and then."""
+async def fuzzed(directory: Path, url: str, name: str, examples: int, *, seed: int = 1) -> tuple[int, str]:
+    """Exit status and last words of a run as a caller, which keeps its files in `directory`. `readyz` says 503 while
+    dispatch is stopped, as it is here now and then."""
     child = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "schemathesis.cli", "run", str(DOCUMENT), "--url", url, "--checks", CHECKS,
         "--exclude-path", "/readyz", "-H", f"Authorization: Bearer {token_of(name)}", "-n", str(examples),
         "--seed", str(seed), "--workers", "1", "--phases", "examples,coverage,fuzzing", "--generation-database", "none",
         "--suppress-health-check", "all", "--no-color", "--warnings", "off",
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, cwd=directory,
     )  # fmt: skip
     async with asyncio.timeout(WITHIN_S):
         out, _ = await child.communicate()
@@ -61,6 +61,6 @@ async def test_daemon_answers_every_caller_as_its_document_says(tmp_path: Path) 
         await daemon.enroll(["a", "b", "c"])
         async with running(daemon):
             for name in names:
-                status, said = await fuzzed(daemon.url, name, MANY if name == "everything" else FEW)
+                status, said = await fuzzed(tmp_path, daemon.url, name, MANY if name == "everything" else FEW)
                 assert status == 0, f"as {name}: {said}"
             daemon.child.check()
