@@ -24,7 +24,7 @@ CHECKS = (
     "not_a_server_error,status_code_conformance,response_schema_conformance,negative_data_rejection,unsupported_method"
 )
 WITHIN_S = 300
-MANY, FEW = 20, 2
+MANY, FEW = 10, 1
 """Examples of each route: for who may do everything, and for who may do one thing."""
 
 
