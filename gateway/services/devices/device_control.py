@@ -30,7 +30,7 @@ from gateway.profiles.compiled.sequences import (
 )
 from gateway.profiles.compiled.variant import ProductVariant
 from gateway.profiles.language.control import Step
-from gateway.services.devices.identity import Serial
+from gateway.services.devices.identity import Again, Serial
 from gateway.services.devices.not_done import NotDone
 from gateway.services.devices.saved_settings import SavedSettings, choices, owners_settings
 from gateway.services.devices.write_budget import WriteBudget
@@ -111,13 +111,13 @@ class DeviceControl:
         self._began_mono_ms = clock.mono_ms()
         self.read_mono_ms = 0
 
-    async def meet(self, serial: Serial | None) -> None:
+    async def meet(self, serial: Serial | None, again: Again) -> None:
         """Call once what answers after the device was away has said who it is. Volatile settings may be gone, so the
         next command begins from the start; settings of another battery are not restored to it."""
         self._engaged = False
         self._expected = {}
         self._foreign = 0
-        await self._saved.meet(serial)
+        await self._saved.meet(serial, again)
 
     @property
     def written_today(self) -> dict[str, int]:

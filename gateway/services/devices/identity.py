@@ -1,6 +1,6 @@
 """What a polled device says it is."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from gateway.ports.links import PointTarget
@@ -15,6 +15,10 @@ class Serial:
 
     point: str
     told: str
+
+
+Again = Callable[[], Awaitable[Serial | None]]
+"""Asks once more who answers."""
 
 
 def stated(identity: Identity | None, values: Mapping[str, Value]) -> tuple[str, str, str]:

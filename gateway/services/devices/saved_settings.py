@@ -11,7 +11,7 @@ from gateway.profiles.compiled.points import Read, Value
 from gateway.profiles.compiled.sequences import PointWrite, owners_choice, shows
 from gateway.profiles.compiled.variant import ProductVariant
 from gateway.profiles.language.control import Step
-from gateway.services.devices.identity import Serial
+from gateway.services.devices.identity import Again, Serial
 
 log = logging.getLogger(__name__)
 
@@ -29,16 +29,24 @@ class SavedSettings:
         self._owed: PriorRestored | None = None
         self._serial: Serial | None = None
 
-    async def meet(self, serial: Serial | None) -> None:
-        """What answers is the battery with this number (None: it tells none). Settings of another one are dropped."""
+    async def meet(self, serial: Serial | None, again: Again) -> None:
+        """What answers is the battery with this number (None: it tells none). Settings of another one are dropped, once
+        it has said so twice: one reading may be torn, or the answer of another unit."""
+        if self._of_another(serial):
+            second = await again()
+            serial = second if second == serial or not self._of_another(second) else None
         self._serial = serial
-        known = (self.kept or {}).get(serial.point) if serial is not None else None
-        if serial is not None and known is not None and known != serial.told:
+        if serial is not None and self._of_another(serial):
             log.warning(
                 "another battery answers, settings saved from the one before are not restored",
-                extra={"device": self._device, "serial": serial.told, "saved": known},
+                extra={"device": self._device, "serial": serial.told, "saved": (self.kept or {})[serial.point]},
             )
             await self.forget()
+
+    def _of_another(self, serial: Serial | None) -> bool:
+        """Whether what is saved is another battery's than the one with this number."""
+        known = None if serial is None else (self.kept or {}).get(serial.point)
+        return serial is not None and known not in (None, serial.told)
 
     @property
     def kept(self) -> Mapping[str, Setting] | None:

@@ -5,6 +5,7 @@ import logging
 import random
 from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import replace
+from functools import partial
 
 from gateway.clock import Clock
 from gateway.domain.commands import CommandOp, CommandResult, WriteOutcome
@@ -29,7 +30,7 @@ from gateway.profiles.compiled.points import Values
 from gateway.profiles.compiled.variant import Group, PointProduct, ProductVariant
 from gateway.services.devices.device_control import Command, DeviceControl, DeviceControlStats, Done
 from gateway.services.devices.energy_integrator import EnergyIntegrator
-from gateway.services.devices.identity import other_serial, serial_of, stated
+from gateway.services.devices.identity import Serial, other_serial, serial_of, stated
 from gateway.services.devices.mailbox import Mailbox, not_sent
 from gateway.services.devices.not_done import NotDone, asked
 from gateway.services.devices.session_state import Hearer, SessionPhase, SessionStats, pause_cap_s, with_mode
@@ -214,11 +215,16 @@ class DeviceSession(Part):
         variant.decode(await link.read(variant.reads), self.values)
         self._all_read = True
         self._stats.connects += 1
-        await self._control.meet(serial_of(self._target.document.identity, self.values))
+        again = partial(self._serial_again, link, variant)
+        await self._control.meet(serial_of(self._target.document.identity, self.values), again)
         self.state, self.why, self._failures, self._reported_online = SessionPhase.READY, None, 0, True
         self._refused_as, self._told_lost, self.untrusted_since_ms = "", False, None
         self._hearer.trusted(self.slot, True)
         self._log(logging.INFO, "connected", "a device is connected", variant=variant.variant or "base")
+
+    async def _serial_again(self, link: PointLink, variant: ProductVariant) -> Serial | None:
+        variant.decode(await link.read(self._product.base.identifying), self.values)
+        return serial_of(self._target.document.identity, self.values)
 
     def _secret(self) -> str:
         """The device's secret as it is now. Raises SecretUnreadable."""

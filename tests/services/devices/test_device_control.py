@@ -249,26 +249,38 @@ async def test_release_after_restart_restores_from_the_journal(bench: Bench) -> 
     }  # fmt: skip
 
 
+async def meets(control: DeviceControl, first: str | None, second: str | None = None) -> None:
+    """A device says who it is, and says it once more where it is asked."""
+
+    def said(told: str | None) -> Serial | None:
+        return None if told is None else Serial(point="sn", told=told)
+
+    async def again() -> Serial | None:
+        return said(second)
+
+    await control.meet(said(first), again)
+
+
 async def test_settings_of_a_battery_that_was_replaced_are_not_restored_to_the_one_that_answers_now(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await bench.control.meet(Serial(point="sn", told="A-1"))
+    await meets(bench.control, "A-1")
     await bench.tell(CommandOp.SETPOINT, 500)
     bench.book = dict(bench.journal.load().prior)
     bench.device.told.clear()
-    await bench.anew().meet(Serial(point="sn", told="B-2"))
+    await meets(bench.anew(), "B-2", "B-2")
     assert (bench.device.told, bench.book, bench.journal.load().prior) == (["restored"], {}, {})
     assert "another battery answers" in caplog.text
 
 
-@pytest.mark.parametrize("told", ["A-1", None])
-async def test_settings_of_a_battery_that_tells_the_same_number_or_none_are_restored(
-    bench: Bench, told: str | None
+@pytest.mark.parametrize("told", [("A-1",), (None,), ("B-2", "A-1"), ("B-2", None), ("B-2", "C-3")])
+async def test_settings_of_a_battery_that_does_not_tell_twice_that_it_is_another_one_are_restored(
+    bench: Bench, told: tuple[str | None, ...]
 ) -> None:
-    await bench.control.meet(Serial(point="sn", told="A-1"))
+    await meets(bench.control, "A-1")
     await bench.tell(CommandOp.SETPOINT, 500)
     bench.book = dict(bench.journal.load().prior)
-    await bench.anew().meet(None if told is None else Serial(point="sn", told=told))
+    await meets(bench.anew(), *told)
     await bench.poll()
     await bench.tell(CommandOp.RELEASE)
     assert (bench.device.registers["mode"], bench.device.registers["limit"], bench.book) == (1, 2500, {})

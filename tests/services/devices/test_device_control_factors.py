@@ -10,7 +10,7 @@ from gateway.profiles.compiled.points import Raw, Value
 from gateway.profiles.compiled.sequences import Request
 from gateway.profiles.compiled.variant import ProductVariant
 from gateway.profiles.loader import parse_profile
-from tests.services.devices.test_device_control import PROFILE, START, Bench, Device
+from tests.services.devices.test_device_control import PROFILE, START, Bench, Device, meets
 
 SCALED = PROFILE.replace(
     "power: {register: 12, type: i16,", "power: {register: 12, type: i16, scale_factor: power_sf,"
@@ -160,7 +160,7 @@ async def test_obey_stored_value_shown_by_another_factor_is_not_written_again(be
     await bench.tell(CommandOp.SETPOINT, 1230)
     bench.device.move(limit=2)
     await bench.poll()
-    await bench.control.meet(None)
+    await meets(bench.control, None)
     bench.device.told.clear()
     await bench.tell(CommandOp.SETPOINT, 1230)
     assert [line for line in bench.device.told if line.startswith("limit")] == []
