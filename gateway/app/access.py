@@ -1,7 +1,8 @@
 """Keeps what lets people in as its files are now: the callers, and the certificate of the server.
 
 Files are read anew when they change. One that is wrong changes nothing: what was read before stays in force, the log,
-readiness and a metric say so, and it is tried again until it is right (what it refers to may come later).
+readiness and a metric say so, and it is tried again until it is right (what it refers to may come later). One that is
+wrong at the start lets nobody in until it is right, and keeps no start from controlling batteries.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ from pathlib import Path
 from gateway.api.access.callers import Callers, hash_of
 from gateway.config.settings import HttpSettings, TlsSettings
 from gateway.domain.access import EVERY_SCOPE, Caller
-from gateway.domain.errors import GatewayError, InvalidInput
+from gateway.domain.errors import InvalidInput
 from gateway.observability.metrics import Sample, counter, gauge
 from gateway.observability.parts import Importance, Part
 
@@ -73,14 +74,15 @@ class Access(Part):
         self._wrong: dict[str, list[str]] = {}
         self._watched: list[_Watched] = []
         self._certificate: ssl.SSLContext | None = None
-        self.callers = Callers()
-        self.tls: ssl.SSLContext | None = None
+        self.callers = Callers(closed=settings.access is not None)
+        self.tls = None if settings.tls is None else _bare_context(settings.tls)
         if settings.access is not None:
             self._watch("access", self._read_callers)
         elif settings.token is not None:
             whole = Caller(name="", scopes=EVERY_SCOPE)
             self.callers = Callers(tokens=[(hash_of(settings.token.get_secret_value().encode()), whole)])
-        if settings.tls is not None:
+        if self.tls is not None:
+            self.tls.sni_callback = self._greet
             self._watch("tls", self._read_certificate)
 
     async def run(self) -> None:
@@ -98,26 +100,30 @@ class Access(Part):
             try:
                 await asyncio.to_thread(watched.again)
             except (InvalidInput, OSError) as error:
-                problems = error.problems if isinstance(error, InvalidInput) else [str(error)]
-                if self._wrong.get(name) != problems:
-                    log.error(
-                        "a file that lets people in is wrong; the former one stays in force",
-                        extra={"of": name, "problems": problems},
-                    )
-                self._wrong[name] = problems
+                self._note(name, error)
                 continue
             self._wrong.pop(name, None)
             self._reloads += 1
             log.warning("who may ask was read anew", extra={"of": name})
 
     def _watch(self, name: str, read: Callable[[], Files]) -> None:
-        """Read now, and whenever it changes. Raises GatewayError where it is wrong."""
+        """Read now, and whenever it changes."""
         watched = _Watched(name, read)
+        self._watched.append(watched)
         try:
             watched.again()
-        except OSError as error:
-            raise GatewayError(f"http.{name}: {error}") from error
-        self._watched.append(watched)
+        except (InvalidInput, OSError) as error:
+            self._note(name, error)
+
+    def _note(self, name: str, error: InvalidInput | OSError) -> None:
+        """A file is wrong; say so once."""
+        problems = error.problems if isinstance(error, InvalidInput) else [str(error)]
+        if self._wrong.get(name) != problems:
+            log.error(
+                "a file that lets people in is wrong; the former one stays in force, and without one nobody is let in",
+                extra={"of": name, "problems": problems},
+            )
+        self._wrong[name] = problems
 
     def _read_callers(self) -> Files:
         # its library takes time to load, and most gateways have one token
@@ -136,9 +142,6 @@ class Access(Part):
             return ()
         # a context of its own: what is wrong spoils none in use, and one keeps every authority it ever believed
         self._certificate = server_context(tls)
-        if self.tls is None:
-            self.tls = self._certificate
-            self.tls.sni_callback = self._greet
         return tuple(path for path in (tls.certificate, tls.key_file, tls.client_ca) if path is not None)
 
     def _greet(self, connection: ssl.SSLObject, _name: str | None, _listening: ssl.SSLContext) -> None:
@@ -160,19 +163,41 @@ class Access(Part):
         yield RELOADS.sample(self._reloads)
         yield STALE.sample(len(self._wrong))
 
+    def reasons(self) -> list[str]:
+        return [
+            f"{name}: wrong, nobody is let in: {problems[0]}"
+            for name, problems in self._wrong.items()
+            if self._shut(name)
+        ]
+
     def warnings(self) -> list[str]:
         return [
             f"{name}: wrong since it changed, the former one is in force: {problems[0]}"
             for name, problems in self._wrong.items()
+            if not self._shut(name)
         ]
+
+    def _shut(self, name: str) -> bool:
+        """Whether nothing was ever read of it."""
+        return self._certificate is None if name == "tls" else self.callers.closed
+
+
+def _bare_context(tls: TlsSettings) -> ssl.SSLContext:
+    """TLS 1.2 and newer, without a certificate. Certificates of clients need TLS 1.3 without session tickets: a session
+    that goes on asks for no certificate again, and 1.2 has others than tickets."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if tls.client_ca is not None:
+        context.verify_mode = ssl.CERT_OPTIONAL
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context.num_tickets = 0
+    return context
 
 
 def server_context(tls: TlsSettings) -> ssl.SSLContext:
-    """TLS 1.2 and newer, with the certificate of the server, and whose certificates of clients it believes. Those need
-    TLS 1.3 without session tickets: a session that goes on asks for no certificate again, and 1.2 has others than
-    tickets. Raises OSError (ssl.SSLError is one)."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    """The certificate of the server, and whose certificates of clients it believes. Raises OSError (ssl.SSLError is
+    one)."""
+    context = _bare_context(tls)
     try:
         context.load_cert_chain(tls.certificate, tls.key_file)
     except OSError as error:
@@ -182,9 +207,6 @@ def server_context(tls: TlsSettings) -> ssl.SSLContext:
             context.load_verify_locations(tls.client_ca)
         except OSError as error:
             raise OSError(f"{tls.client_ca}: {error}") from error
-        context.verify_mode = ssl.CERT_OPTIONAL
-        context.minimum_version = ssl.TLSVersion.TLSv1_3
-        context.num_tickets = 0
     return context
 
 

@@ -25,7 +25,7 @@ class CommandLine(LazyGroup):
         ),
         "validate": Named(
             module="gateway.cli.daemon", group="daemon", command="validate",
-            help="Check a configuration and the profiles and programs it names, and print every fault.",
+            help="Check a configuration and the files that it names, and print every fault.",
         ),
         "schema": Named(
             module="gateway.cli.daemon", group="daemon", command="schema",

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from gateway.api.documents import documents
+from gateway.app.access import server_context
 from gateway.app.daemon import EXIT_BROKEN, run_daemon
 from gateway.app.last_runs import resume
 from gateway.cli.configuration import ConfigFile, settings_of
@@ -19,6 +20,7 @@ from gateway.cli.shared import (
 )
 from gateway.config.json_schema import settings_schema
 from gateway.config.loader import load_settings
+from gateway.config.settings import Settings
 from gateway.domain.errors import GatewayError, InvalidInput, InvariantBroken
 from gateway.profiles.loader import load_profiles
 from gateway.programs.loader import load_programs
@@ -57,21 +59,20 @@ def leave_release_only(config: ConfigFile) -> None:
 
 @daemon.command()
 def validate(config: ConfigFile, as_json: AsJson = False) -> None:
-    """Check a configuration and the profiles and programs it names, and print every fault."""
+    """Check a configuration and the files that it names, and print every fault."""
     problems: list[str] = []
     warnings: list[str] = []
     try:
         settings = load_settings(config)
-        codecs = load_profiles(settings.profiles_dir)
-        if settings.programs_dir is not None:
-            load_programs(settings.programs_dir)
     except InvalidInput as error:
         problems = error.problems
     else:
-        warnings = [
-            *settings.former,
-            *(warning for codec in codecs.values() for warning in (*codec.former, *codec.doubts)),
-        ]
+        warnings += settings.former
+        for check in (_profiles, _programs, _callers, _certificate):
+            try:
+                warnings += check(settings)
+            except InvalidInput as error:
+                problems += error.problems
     if as_json:
         out.print_json(data={"valid": not problems, "problems": problems, "warnings": warnings})
     if problems:
@@ -80,6 +81,36 @@ def validate(config: ConfigFile, as_json: AsJson = False) -> None:
         return
     warn(warnings)
     out.print(f"{config}: valid", markup=False, highlight=False)
+
+
+def _profiles(settings: Settings) -> list[str]:
+    """Warnings about the profiles. Raises InvalidInput; so do those below."""
+    codecs = load_profiles(settings.profiles_dir)
+    return [warning for codec in codecs.values() for warning in (*codec.former, *codec.doubts)]
+
+
+def _programs(settings: Settings) -> list[str]:
+    if settings.programs_dir is not None:
+        load_programs(settings.programs_dir)
+    return []
+
+
+def _callers(settings: Settings) -> list[str]:
+    # its library takes time to load
+    from gateway.config.access import load_access
+
+    if settings.http.access is not None:
+        load_access(settings.http.access)
+    return []
+
+
+def _certificate(settings: Settings) -> list[str]:
+    if settings.http.tls is not None:
+        try:
+            server_context(settings.http.tls)
+        except OSError as error:
+            raise InvalidInput([f"http.tls: {error}"]) from error
+    return []
 
 
 @daemon.command()

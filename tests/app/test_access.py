@@ -30,7 +30,6 @@ from gateway.app.web import Door, doorway
 from gateway.clock import ManualClock
 from gateway.config.settings import HttpSettings, TlsSettings
 from gateway.domain.access import EVERY_SCOPE
-from gateway.domain.errors import GatewayError, InvalidInput
 from gateway.schemas.operations import Operation
 
 FIRST, SECOND = "the-first-token-of-all", "the-second-token-of-all"
@@ -162,14 +161,35 @@ async def test_directory_that_is_exchanged_by_its_link_is_read_anew(tmp_path: Pa
     assert (knows(access, FIRST), knows(access, SECOND)) == (False, True)
 
 
-def test_start_with_a_wrong_file_is_refused(tmp_path: Path) -> None:
+async def test_start_with_a_wrong_file_lets_nobody_in_until_it_is_right(tmp_path: Path) -> None:
+    """A crash after an edit that went wrong must not leave a fleet without its gateway."""
     path = tmp_path / "access.yaml"
     path.write_text("callers: {}", encoding="utf-8")
-    with pytest.raises(InvalidInput):
-        Access(HttpSettings(access=path))
-    tls = TlsSettings(certificate=tmp_path / "no.pem", key_file=tmp_path / "no.key")
-    with pytest.raises(GatewayError, match=r"http\.tls: .*no\.pem"):
-        Access(HttpSettings(tls=tls))
+    access = Access(HttpSettings(access=path))
+    assert access.callers.who(b"") is None
+    assert not access.callers.alone, "not even this machine"
+    assert (len(access.reasons()), access.warnings(), metric(access, "gateway_access_stale")) == (1, [], 1)
+    callers_file(tmp_path, FIRST)
+    await access.look()
+    assert (knows(access, FIRST), access.reasons(), access.warnings()) == (True, [], [])
+
+
+async def _late(directory: Path) -> None:
+    authority = Authority(directory, "authority")
+    tls = TlsSettings(certificate=directory / "server.pem", key_file=directory / "server.key", client_ca=authority.file)
+    access = Access(HttpSettings(access=callers_file(directory, FIRST), tls=tls))
+    assert "server.pem" in access.reasons()[0]
+    async with server(access) as port:
+        with pytest.raises((aiohttp.ClientError, OSError)):
+            await asked(port, authority, token=FIRST)
+        authority.issue("gateway", "server")
+        await access.look()
+        assert await asked(port, authority, token=FIRST) == (200, "room")
+        assert access.reasons() == []
+
+
+def test_certificate_that_comes_after_the_start_is_served(tmp_path: Path) -> None:
+    uvloop.run(_late(tmp_path))
 
 
 def test_one_token_is_a_caller_who_may_do_everything() -> None:

@@ -113,6 +113,15 @@ def test_validate_and_run_tell_every_fault_and_exit_2(tmp_path: Path) -> None:
     assert run("validate", "--config", config(tmp_path, profiles_dir=str(tmp_path / "none"))).exit_code == 2
 
 
+def test_validate_tells_what_is_wrong_with_every_file_that_the_configuration_names(tmp_path: Path) -> None:
+    (tmp_path / "access.yaml").write_text("callers: {}", encoding="utf-8")
+    http = {"access": "access.yaml", "tls": {"certificate": "no.pem", "key_file": "no.key"}}
+    result = run("validate", "--config", config(tmp_path, http=http, profiles_dir=str(tmp_path / "none")))
+    assert result.exit_code == 2
+    for words in ("no profiles", "access.yaml:1: callers", "http.tls: ", "no.pem"):
+        assert words in result.output
+
+
 def test_validate_warns_of_former_keys_of_configuration_and_profiles_and_is_valid(tmp_path: Path) -> None:
     profiles = tmp_path / "profiles"
     profiles.mkdir()

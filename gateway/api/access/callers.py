@@ -31,15 +31,17 @@ def hash_of(token: bytes) -> bytes:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Callers:
     """Everybody who may ask. `tokens`: hashes with whose they are; `certificates`: by the common name of a client's
-    certificate; `alone`: nobody is configured, so that only this machine is served."""
+    certificate; `closed`: who may ask is configured and not known, so nobody may; `alone`: nobody is configured, so
+    that only this machine is served."""
 
     tokens: Sequence[tuple[bytes, Caller]] = ()
     certificates: Mapping[str, Caller] = field(default_factory=dict)
     statements: SignedStatements | None = None
+    closed: bool = False
 
     @property
     def alone(self) -> bool:
-        return not self.tokens and not self.certificates and self.statements is None
+        return not self.closed and not self.tokens and not self.certificates and self.statements is None
 
     def who(self, authorization: bytes, certificate: str | None = None) -> Caller | None:
         """Who asks with such a header and such a certificate; None = nobody who is known."""
