@@ -169,7 +169,7 @@ class Dispatcher(Part):
         """Remember what the store alone knows of the events that have the request's id: revisions go on from there."""
         if not self._book.knows(request):
             self._remember(await self._journal.known(own_id(request.id)))
-        if request.program in self.rules.programs:
+        if request.program in self.rules.programs and not request.cancelled:
             await self.rules.recall(self._clock.now())
 
     def _remember(self, found: Iterable[StoredEvent]) -> None:
@@ -426,8 +426,8 @@ class Dispatcher(Part):
         return self.rules.samples()
 
     def warnings(self) -> list[str]:
-        """Events that go on until further notice and may be forgotten."""
-        return advice.forgotten(self.open_ended(), self._clock.now())
+        """Events that go on until further notice and may be forgotten, and what rules cannot count."""
+        return [*self.rules.warnings(), *advice.forgotten(self.open_ended(), self._clock.now())]
 
     def entry(self, event_id: str) -> BookEntry | None:
         return self._book.entry(event_id, self._clock.now())

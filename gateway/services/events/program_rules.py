@@ -12,6 +12,7 @@ from types import MappingProxyType
 
 import numpy as np
 
+from gateway.domain.errors import CorruptState
 from gateway.domain.events.book import members
 from gateway.domain.events.calendar import DAY_MS
 from gateway.domain.events.exclusions import EVER_MS, Exclusions
@@ -77,6 +78,7 @@ class ProgramRules:
         self._settings = settings
         self._store = store
         self._past: dict[str, dict[EventId, list[Span]]] | None = None if store is not None and programs else {}
+        self._damaged = ""
         self._prune_ms = 0
         self._permissions: dict[EventId, tuple[int, Permission]] = {}
         self._narrowed: dict[int, tuple[EventRequest, ProgramVersion, EventRequest]] = {}
@@ -98,14 +100,25 @@ class ProgramRules:
     # -- when an event is decided --------------------------------------------------------------------------------
 
     async def recall(self, now: Now) -> None:
-        """Read once what the programs dispatched before. Raises StorageError."""
+        """Read once what the programs dispatched before; where that is damaged, their counts begin now. Raises
+        StorageError."""
         if self._past is not None or self._store is None:
             return
+        try:
+            past = await self._read(self._store, now)
+        except CorruptState as error:
+            log.error("what programs dispatched before is damaged; counts begin now", extra={"error": str(error)})
+            past, self._damaged = {}, str(error)
+        if self._past is None:
+            # another question may have been faster, and something was noted since
+            self._past = past
+
+    async def _read(self, store: EventStore, now: Now) -> dict[str, dict[EventId, list[Span]]]:
         found: dict[str, dict[EventId, list[Span]]] = {}
         after: tuple[int, str] | None = None
         more = True
         while more:
-            page, more = await self._store.events(after, PAGE)
+            page, more = await store.events(after, PAGE)
             for stored in page:
                 request = stored.request
                 if request.program in self.programs:
@@ -114,9 +127,7 @@ class ProgramRules:
             if not page or page[-1].request.start_ms < now.utc_ms - PAST_MS:
                 break
             after = page[-1].request.start_ms, page[-1].request.id
-        if self._past is None:
-            # another question may have been faster, and something was noted since
-            self._past = found
+        return found
 
     def decide(
         self, request: EventRequest, known: BookEntry | None, entries: Entries, storms: Sequence[Span], now: Now
@@ -284,6 +295,11 @@ class ProgramRules:
                     extra={"event": name, "program": requests[name].program, "rules": told(said)},
                 )
         self._held = dict(held)
+
+    def warnings(self) -> list[str]:
+        """What is not counted."""
+        why = self._damaged
+        return [f"programs: events and hours are counted from this start on: {why}"] if why else []
 
     def samples(self) -> Iterable[Sample]:
         """Metrics, as of now."""

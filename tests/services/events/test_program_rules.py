@@ -6,11 +6,15 @@ from datetime import date, datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+import pytest
+
 from gateway.clock import ManualClock
+from gateway.domain.errors import CorruptState, GatewayError, StorageError
 from gateway.domain.events.book import Outcome, Refusal
 from gateway.domain.events.exclusions import Exclusion
 from gateway.domain.events.request import OPEN_MS, Compensation, EventKind
 from gateway.domain.journal.changes import EventDecided
+from gateway.domain.journal.stored import StoredEvent
 from gateway.domain.rules.calendar import ClockWindow
 from gateway.domain.rules.counts import Allowance, Per
 from gateway.domain.rules.program import GridProgram, LeadNotice, ProgramVersion
@@ -19,6 +23,7 @@ from gateway.domain.rules.values import Certainty, Effect, Rule, T
 from gateway.domain.types import EventId
 from gateway.programs.loader import load_programs
 from gateway.services.settings import ProgramSettings
+from tests.builders.fakes import MemoryJournal
 from tests.scenes.world import World, group, homes_of
 
 HOUR_S = 3_600
@@ -155,6 +160,46 @@ async def test_events_of_the_season_are_counted_with_those_that_only_the_store_h
     answer = await found.submit("more", s=60, target_w=2_000.0, source=HERE)
     assert answer.reason == Refusal.PROGRAM_RULES
     assert "3 events in a season; this is number 4" in answer.warnings[0]
+
+
+class Unread(MemoryJournal):
+    """A journal whose store of events that are over cannot be read."""
+
+    def __init__(self, error: GatewayError) -> None:
+        super().__init__()
+        self.error: GatewayError | None = error
+
+    async def events(self, after: tuple[int, str] | None, limit: int) -> tuple[list[StoredEvent], bool]:
+        if self.error is not None:
+            raise self.error
+        return await super().events(after, limit)
+
+
+def unread(error: GatewayError) -> World:
+    rules = {NAME: GridProgram(id=NAME, zone="UTC", versions=(VERSION,))}
+    return World(homes_of(2), rules=rules, journal=Unread(error))
+
+
+async def test_what_was_dispatched_before_and_is_damaged_stops_no_event_and_is_told() -> None:
+    """It will never be readable; the counts begin anew, and say so."""
+    found = unread(CorruptState("not readable events"))
+    await found.dispatcher.rules.recall(found.clock.now())
+    assert (await found.submit("e", s=HOUR_S, target_w=500.0, source=HERE)).outcome is Outcome.ACCEPTED
+    assert "not readable events" in found.dispatcher.warnings()[0]
+
+
+async def test_a_cancellation_is_taken_while_what_was_dispatched_before_cannot_be_read() -> None:
+    found = unread(StorageError("disk"))
+    journal = found.journal
+    assert isinstance(journal, Unread)
+    error, journal.error = journal.error, None
+    assert (await found.submit("e", s=HOUR_S, target_w=500.0, source=HERE)).outcome is Outcome.ACCEPTED
+    found.restart(away_s=1)
+    journal.error = error
+    with pytest.raises(StorageError):
+        await found.submit("f", s=HOUR_S, target_w=500.0, source=HERE)
+    over = await found.submit("e", s=HOUR_S, target_w=500.0, source=HERE, revision=2, cancelled=True)
+    assert over.outcome is Outcome.ACCEPTED
 
 
 async def test_an_event_that_was_cancelled_before_it_began_counts_nothing() -> None:
