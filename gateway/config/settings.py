@@ -25,10 +25,11 @@ from gateway.services.settings import (
 )
 from gateway.signals.platform import PlatformSettings
 from gateway.sinks.http import HttpSinkSettings
-from gateway.sinks.leap.confirmed import LeapSettings
+from gateway.sinks.leap.confirmed import LeapConfirmed
 from gateway.sinks.leap.settings import LeapCsvSinkSettings
 from gateway.sinks.mqtt import MqttSinkSettings
 from gateway.sinks.parquet import ParquetSinkSettings
+from gateway.transports.leap.account import LeapAccount
 from gateway.transports.mqtt.settings import EXAMPLE_BROKER
 
 SourceName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
@@ -168,6 +169,14 @@ class DeviceSettings(StrictSettings):
         if refused is not None:
             raise InvalidInput([f"secret: {refused}"])
         return secrets.resolve_secret(reference)
+
+
+class LeapSettings(StrictSettings):
+    """The aggregator, whatever is exchanged with it. `account`: whose interface the gateway asks; without one it asks
+    nothing and changes nothing there."""
+
+    account: LeapAccount | None = None
+    confirmed: LeapConfirmed = LeapConfirmed()
 
 
 SinkSettings = Annotated[

@@ -23,7 +23,8 @@ from gateway.domain.types import DeviceId
 from gateway.observability.parts import Part
 from gateway.ports.sinks import Accept, IntervalBatch, Keep, Reject, SinkResult
 from gateway.schemas.interval_rows import RowsPerS, row_of
-from gateway.sinks.web import ask, body_of, check_url, open_session
+from gateway.sinks.web import ask, body_of
+from gateway.transports.web import check_url, open_session
 
 BATCH_ROWS = 1_000
 TEXT_MAX, WORDS_MAX, REASON_MAX = 200, 6, 48

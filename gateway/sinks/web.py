@@ -1,58 +1,15 @@
-"""Shared by HTTP sinks: a session, one question with a capped answer, and the meaning of a status other than 2xx."""
+"""Shared by HTTP sinks: one question with a capped answer, and the meaning of a status other than 2xx."""
 
-import io
 from collections.abc import Mapping
-from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 import aiohttp
 
-from gateway.addresses import is_loopback
 from gateway.ports.sinks import Keep, Stop
+from gateway.transports import web
+from gateway.transports.web import MAX_REPLY_BYTES, NoAnswer, WebAnswer, words
 
-MAX_REPLY_BYTES = 4 << 20
-RETRY_AFTER_MAX_S = 3600.0
 REFUSED_RETRY_S = 3600.0
 """A key that is refused may be allowed at the other end: one more try after this time."""
-WORDS_MAX = 200
-
-
-def check_url(url: str, *, secret: bool) -> None:
-    """Refuse an address without a host or with an account in it, and one that would carry a secret in the open. Raises
-    ValueError, which does not repeat the address."""
-    try:
-        parts = urlsplit(url)
-        _, host = parts.port, parts.hostname
-    except ValueError as error:
-        raise ValueError("url: http(s)://host[:port]/path is expected") from error
-    if not host:
-        raise ValueError("url: no host")
-    if "@" in parts.netloc:
-        raise ValueError("url: credentials do not belong here; use token")
-    if secret and parts.scheme != "https" and not is_loopback(host):
-        raise ValueError("url: https is required, because requests carry the token")
-
-
-def open_session(timeout_s: float) -> aiohttp.ClientSession:
-    """A session without cookies and with two connections. Call it inside a running loop."""
-    return aiohttp.ClientSession(
-        timeout=aiohttp.ClientTimeout(total=timeout_s),
-        connector=aiohttp.TCPConnector(limit=2),
-        cookie_jar=aiohttp.DummyCookieJar(),
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WebAnswer:
-    """An answer; `after_s`: how long the receiver asks to be left alone, 0 = not told."""
-
-    status: int
-    body: bytes
-    after_s: float
-
-    @property
-    def fine(self) -> bool:
-        return 200 <= self.status < 300
 
 
 async def ask(
@@ -65,24 +22,11 @@ async def ask(
     params: Mapping[str, str] | None = None,
     most_bytes: int = MAX_REPLY_BYTES,
 ) -> WebAnswer | Keep:
-    """The answer, whatever its status; Keep where there was none. Follows no redirects: they would carry the token
-    along."""
-    # as a file a large body leaves in pieces, and other tasks run between them
-    payload = None if data is None else io.BytesIO(data)
+    """The answer, whatever its status; Keep where there was none."""
     try:
-        async with session.request(
-            method, url, data=payload, headers=headers, params=params, allow_redirects=False
-        ) as reply:
-            body = await _body(reply, most_bytes)
-            if reply.status >= 300:
-                body = _without_key(body, headers)
-            after = reply.headers.get("Retry-After", "")
-            after_s = min(float(after), RETRY_AFTER_MAX_S) if after.isascii() and after.isdecimal() else 0.0
-            return WebAnswer(status=reply.status, body=body, after_s=after_s)
-    except TimeoutError:
-        return Keep(reason="timeout")
-    except aiohttp.ClientError as error:
-        return Keep(reason=type(error).__name__)
+        return await web.ask(session, method, url, headers=headers, data=data, params=params, most_bytes=most_bytes)
+    except NoAnswer as error:
+        return Keep(reason=error.reason)
 
 
 def body_of(reply: WebAnswer, *, sent: bool) -> bytes | Keep | Stop:
@@ -95,26 +39,3 @@ def body_of(reply: WebAnswer, *, sent: bool) -> bytes | Keep | Stop:
     # the receiver does not understand the batch, or it is too large
     whole = sent and reply.status in (400, 413, 422)
     return Keep(reason=reason, after_s=reply.after_s, whole=whole)
-
-
-def _without_key(body: bytes, headers: Mapping[str, str]) -> bytes:
-    """What a receiver says of a refusal may repeat the key."""
-    key = headers.get("Authorization", "").removeprefix("Bearer ").encode()
-    return body.replace(key, b"[key]") if key else body
-
-
-def words(body: bytes) -> str:
-    """What a receiver said, as one line that is short enough for a log."""
-    text = " ".join(body[: 4 * WORDS_MAX].decode("utf-8", errors="replace").split())
-    return "".join(c for c in text if c.isprintable())[:WORDS_MAX]
-
-
-async def _body(reply: aiohttp.ClientResponse, most_bytes: int) -> bytes:
-    """The whole body; one that is too long is cut off, which no JSON parser accepts."""
-    body = bytearray()
-    async for chunk in reply.content.iter_any():
-        body += chunk
-        if len(body) > most_bytes:
-            reply.close()
-            break
-    return bytes(body[:most_bytes])

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 import aiohttp
 
 from gateway.ports.sinks import Keep, Stop
-from gateway.sinks.web import REFUSED_RETRY_S, WebAnswer, ask, open_session, words
+from gateway.sinks.web import REFUSED_RETRY_S, ask
+from gateway.transports.web import WebAnswer, open_session, words
 
 JSON, CSV = "application/json", "text/csv"
 

@@ -66,11 +66,3 @@ class LeapConfirmed(BaseModel):
     def first_row_line(self) -> int | None:
         """The number of the first row's line in an error, None = not confirmed."""
         return None if self.error_lines is None else 2 if self.error_lines == "header_is_line_1" else 1
-
-
-class LeapSettings(BaseModel):
-    """The aggregator, whatever is exchanged with it."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    confirmed: LeapConfirmed = LeapConfirmed()

@@ -26,7 +26,7 @@ from gateway.sinks.leap.replies import (
     uploads_of,
 )
 from gateway.sinks.leap.transport import LOST_MAX, Ended, Noted
-from gateway.sinks.web import WebAnswer
+from gateway.transports.web import WebAnswer
 
 UPLOAD = "/v1.1/interval-data"
 JOBS = "/v1.1/jobs/interval-data-uploads"

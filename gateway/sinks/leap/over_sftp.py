@@ -27,7 +27,8 @@ from gateway.ports.sinks import Keep, Stop
 from gateway.sinks.leap.outbox import Outgoing
 from gateway.sinks.leap.replies import LineError, known_code
 from gateway.sinks.leap.transport import LOST_MAX, Ended, Noted
-from gateway.sinks.web import REFUSED_RETRY_S, words
+from gateway.sinks.web import REFUSED_RETRY_S
+from gateway.transports.web import words
 
 if TYPE_CHECKING:
     import asyncssh

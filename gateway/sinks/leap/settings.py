@@ -10,7 +10,7 @@ from gateway.domain.errors import refuse
 from gateway.schemas.interval_rows import RowsPerS
 from gateway.sinks.leap.missing import Names
 from gateway.sinks.leap.over_sftp import LeapSftpSettings
-from gateway.sinks.web import check_url
+from gateway.transports.web import check_url
 
 _PRINTABLE = re.compile(r"[\x21-\x7e]+")
 

@@ -1,0 +1,1 @@
+"""The HTTP interface of the aggregator Leap, for whatever the gateway asks of it."""
