@@ -17,6 +17,7 @@ from gateway.domain.rules.program import GridProgram
 from gateway.domain.types import Now
 from gateway.ports.journal import EventStore, Journal
 from gateway.ports.links import CommandTarget
+from gateway.ports.replay import ReplayWindow
 from gateway.services.control.loop import ControlLoop
 from gateway.services.control.metrics import ControlMetrics
 from gateway.services.control.quarantine import Untrusted
@@ -59,9 +60,10 @@ async def control_parts(
     programs: Mapping[str, GridProgram] = MappingProxyType({}),
     release_only: bool = False,
     participation: Participation | None = None,
+    refused: ReplayWindow | None = None,
 ) -> ControlParts:
     """Start control with what the journal remembers of events; devices are loaded once their readings are. `programs`:
-    those whose rules are known."""
+    those whose rules are known; `refused`: what was answered to messages of the platform that were refused."""
     dispatcher = Dispatcher(
         settings.control, fleet=fleet, journal=journal, clock=clock, programs=settings.programs,
         sources=settings.sources,
@@ -88,7 +90,7 @@ async def control_parts(
     )  # fmt: skip
     platform = None
     if settings.platform is not None:
-        platform = PlatformSignal(settings.platform, clock=clock, submit=dispatcher.submit)
+        platform = PlatformSignal(settings.platform, clock=clock, submit=dispatcher.submit, refused=refused)
     for part in (
         control,
         queries,

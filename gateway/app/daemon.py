@@ -59,6 +59,7 @@ from gateway.services.runtime.supervisor import Supervisor
 from gateway.storage.broker_sessions import BrokerSessions
 from gateway.storage.journal.event_store import SqliteEventStore
 from gateway.storage.journal.journal import SqliteJournal
+from gateway.storage.replay import ReplayStore
 
 log = logging.getLogger(__name__)
 
@@ -195,6 +196,7 @@ async def _build(settings: Settings, clock: SteadyClock, parts: RunningParts, la
     journal = await parts.start(SqliteJournal(settings.state_dir / "journal.sqlite", clock=clock))
     remembered = journal.load()
     store = await parts.start(SqliteEventStore(journal.path))
+    replays = await parts.start(ReplayStore(settings.state_dir))
     enrolled = await enrollments(settings, clock=clock, parts=parts)
     participation = await parts.start(ProgramParticipation(enrolled.book, fleet=fleet, programs=settings.programs))
     prior = dict(remembered.prior)
@@ -223,7 +225,7 @@ async def _build(settings: Settings, clock: SteadyClock, parts: RunningParts, la
         settings, remembered, fleet=fleet, journal=journal, store=store, link=router, clock=clock,
         cause_of=link.cause_of, skew=link.skew, misidentified=sessions.untrusted, parts=parts,
         release_only=last_runs.release_only, programs={name: one.program for name, one in programs.items()},
-        participation=participation,
+        participation=participation, refused=replays.window("platform"),
     )  # fmt: skip
     control = dispatch.control
     ours = [link.control, link.telemetry, *(() if dispatch.platform is None else (dispatch.platform.connection,))]

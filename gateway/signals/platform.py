@@ -3,7 +3,8 @@
 The platform publishes events (QoS 1) to `gateway/v1/platform/dispatch`. The signal answers each on
 `gateway/v1/platform/dispatch/answers` once its decision is durable, until the broker has the answer, and acknowledges
 it then: the broker keeps what is not answered and sends it again, marked as a repetition, which is answered as it was
-decided. The gateway publishes changed delivery records on
+decided, also after a kill: the journal knows what was accepted, the replay window what was refused. The gateway
+publishes changed delivery records on
 `.../dispatch/deliveries`, running events every few seconds on `.../dispatch/events`, what the fleet can sustain on
 `gateway/v1/platform/availability`, and, where configured, the newest readings on `gateway/v1/platform/live`; all QoS 1,
 never retained.
@@ -32,6 +33,7 @@ from gateway.domain.events.book import Outcome
 from gateway.observability.episodes import Episode
 from gateway.observability.metrics import Sample, counter, gauge
 from gateway.observability.parts import Part
+from gateway.ports.replay import ReplayWindow
 from gateway.ports.signals import Submit
 from gateway.schemas.event import answer_body, parse_event
 from gateway.transports.mqtt.connection import MqttConnection, OutMessage, PublishOutcome
@@ -43,6 +45,7 @@ ANSWERS_WAITING = gauge("gateway_platform_answers_waiting", "Decided dispatch me
 ANSWERS_REFUSED = counter("gateway_platform_answers_refused", "Answers that the broker refused.")
 REJECTS = counter("gateway_platform_rejects", "Dispatch messages refused.", reason=("malformed", "retained"))
 
+SOURCE = "mqtt"
 DISPATCH_TOPIC = "gateway/v1/platform/dispatch"
 ANSWER_TOPIC = "gateway/v1/platform/dispatch/answers"
 REPORT_TOPICS = {
@@ -92,9 +95,12 @@ class PlatformSignal(Part):
 
     service = "platform"
 
-    def __init__(self, settings: PlatformSettings, *, clock: Clock, submit: Submit) -> None:
+    def __init__(
+        self, settings: PlatformSettings, *, clock: Clock, submit: Submit, refused: ReplayWindow | None = None
+    ) -> None:  # fmt: skip
         self._clock = clock
         self._submit = submit
+        self._refused = refused
         self.settings = settings
         self._pending: asyncio.Queue[tuple[int, mqtt5.PublishPacket, int | None]] = asyncio.Queue()
         self._owed: deque[_Owed] = deque()
@@ -156,9 +162,33 @@ class PlatformSignal(Part):
             if known is not None and not known.told and known.generation < generation:
                 known.generation, known.packet_id = generation, packet.packet_id
                 continue
-            answer = known.answer if known else orjson.dumps(await self._answer(packet, received_ms))
+            answer = known.answer if known else await self._decide(packet, name, received_ms)
             self._answered(began_ms)
             self._owe(name, _Owed(generation=generation, packet_id=packet.packet_id, answer=answer))
+
+    async def _decide(self, packet: mqtt5.PublishPacket, name: bytes, received_ms: int | None) -> bytes:
+        """The answer to a message; to one that was refused before a restart and comes again, the answer of then. A disk
+        that fails keeps no refusal from being told."""
+        if self._refused is None:
+            return orjson.dumps(await self._answer(packet, received_ms))
+        message = name.hex()
+        try:
+            told = await self._refused.answer(SOURCE, message)
+            if told is not None and packet.duplicate:
+                return told
+            if told is not None:
+                # the platform sends it anew: it asks anew
+                await self._refused.forget(SOURCE, message)
+        except StorageError as error:
+            log.warning("earlier refusals cannot be read", extra={"error": str(error)})
+        body = await self._answer(packet, received_ms)
+        answer = orjson.dumps(body)
+        if body["outcome"] == Outcome.REJECTED.value:
+            try:
+                await self._refused.admit(SOURCE, message, None, self._clock.now(), answer=answer)
+            except StorageError as error:
+                log.warning("a refusal is not durable", extra={"error": str(error)})
+        return answer
 
     def _owe(self, name: bytes, owed: _Owed) -> None:
         self._owed.append(owed)
@@ -213,7 +243,7 @@ class PlatformSignal(Part):
         """Submit an event, again while its decision cannot be made durable: an unacknowledged message would block the
         acknowledgements of all later ones."""
         try:
-            request = parse_event(packet.payload, source="mqtt", received_ms=received_ms)
+            request = parse_event(packet.payload, source=SOURCE, received_ms=received_ms)
         except InvalidInput as error:
             self.rejects["malformed"] += 1
             if self._refusals.add("malformed", 1, self._clock.mono_ms()):

@@ -45,13 +45,15 @@ def _varint(data: bytes | bytearray, at: int) -> tuple[int, int] | None:
 @dataclass(slots=True)
 class Tap:
     """Listens on loopback `port` and connects each client through to the broker. `acknowledged` are the payloads of
-    QoS 1 messages that the gateway acknowledged, in order; `strange` counts PUBACKs of nothing that was sent."""
+    QoS 1 messages that the gateway acknowledged, in order; `strange` counts PUBACKs of nothing that was sent.
+    `deaf`: the gateway hears no PUBACK of the broker."""
 
     broker_port: int
     wanted: str = "/energy"
     port: int = 0
     acknowledged: list[bytes] = field(default_factory=list)
     strange: int = 0
+    deaf: bool = False
     on_ack: Callable[[bytes], None] | None = None
     _server: asyncio.Server | None = None
     _tasks: set["asyncio.Task[None]"] = field(default_factory=set)
@@ -77,15 +79,20 @@ class Tap:
             open_ids: dict[int, bytes | None] = {}
             down, up = _Packets(), _Packets()
 
-            def from_broker(data: bytes) -> None:
+            def from_broker(data: bytes) -> bytes:
+                out = bytearray()
                 for first, body in down.feed(data):
                     if first >> 4 == PUBLISH and first & 0x06:
                         self._sent(body, open_ids)
+                    if first >> 4 != PUBACK or not self.deaf:
+                        out += bytes([first]) + _length(len(body)) + body
+                return bytes(out)
 
-            def from_gateway(data: bytes) -> None:
+            def from_gateway(data: bytes) -> bytes:
                 for first, body in up.feed(data):
                     if first >> 4 == PUBACK:
                         self._acked(int.from_bytes(body[:2], "big"), open_ids)
+                return data
 
             try:
                 async with asyncio.TaskGroup() as group:
@@ -118,12 +125,21 @@ class Tap:
                 self.on_ack(payload)
 
 
-async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, look: Callable[[bytes], None]) -> None:
-    """Pass bytes on until either side ends; what one side said last still gets through."""
+def _length(value: int) -> bytes:
+    """A length as it is written."""
+    out = bytearray()
+    while True:
+        value, part = value >> 7, value & 0x7F
+        out.append(part | (0x80 if value else 0))
+        if not value:
+            return bytes(out)
+
+
+async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, look: Callable[[bytes], bytes]) -> None:
+    """Pass on what `look` leaves of the bytes, until either side ends; what one side said last still gets through."""
     try:
         while data := await reader.read(CHUNK):
-            look(data)
-            writer.write(data)
+            writer.write(look(data))
             await writer.drain()
     except OSError:
         pass

@@ -16,7 +16,9 @@ from gateway.domain.errors import StorageError
 from gateway.domain.events.book import Answer, Outcome
 from gateway.domain.events.request import EventRequest
 from gateway.domain.events.scope import own_id
+from gateway.ports.replay import ReplayWindow
 from gateway.signals.platform import ANSWER_TOPIC, DISPATCH_TOPIC, PlatformSettings, PlatformSignal
+from gateway.storage.replay import ReplayStore
 from gateway.transports.mqtt.connection import OutMessage, PublishOutcome
 from gateway.transports.mqtt.settings import MqttSettings
 from tests.scenes.brokers import mosquitto_process
@@ -42,7 +44,8 @@ class Platform:
     """A platform and its broker around a gateway. `outcomes` become of the next answers, then all arrive; `log` is what
     left the gateway, in order: answers that the broker has, and acknowledged packets."""
 
-    def __init__(self, world: World | None = None) -> None:
+    def __init__(self, world: World | None = None, refused: ReplayWindow | None = None) -> None:
+        self.refused = refused
         self.world = world or World(homes_of(2))
         self.outcomes: list[PublishOutcome] = []
         self.tries = 0
@@ -53,7 +56,9 @@ class Platform:
         """A new process, and a connection of it."""
         broker = MqttSettings(url="mqtt://127.0.0.1:1", client_id="platform", reconnect_base_s=60)
         with patch("gateway.signals.platform.MqttConnection", Connection):
-            self.signal = PlatformSignal(PlatformSettings(broker=broker), clock=loop_clock(), submit=self._submit)
+            self.signal = PlatformSignal(
+                PlatformSettings(broker=broker), clock=loop_clock(), submit=self._submit, refused=self.refused
+            )
         self.connection: Connection = self.signal.connection  # type: ignore[assignment]
         self.connection.publish = self._publish  # type: ignore[method-assign]
         self.connection.acknowledge = self._acknowledge  # type: ignore[method-assign, assignment]
@@ -191,6 +196,45 @@ async def test_kill_between_the_decision_and_its_answer_loses_no_answer_and_deci
     assert platform.log == [("answer", ("e", 1, "accepted")), ("ack", (1, 1))]
     (found,) = platform.world.dispatcher.find("e")
     assert (own_id(found.request.id), found.request.start_ms) == ("e", decided.request.start_ms)
+
+
+async def test_refusal_that_comes_again_after_a_kill_is_told_as_it_was_and_the_platforms_own_repetition_asks_anew(
+    tmp_path: Path,
+) -> None:
+    """Nor does what was refused and told so become an event because the gateway was killed."""
+    async with ReplayStore(tmp_path) as store:
+        platform = Platform(refused=store.window("platform"))
+        await platform.world.dispatcher.stop_all(active=True, by="somebody")
+        async with service(platform.signal.run):
+            platform.send((1, event()))
+            await until(lambda: platform.answers() == [("e", 1, "rejected")])
+        platform.world.restart(away_s=30)
+        await platform.world.dispatcher.stop_all(active=False, by="somebody")
+        platform.start()
+        async with service(platform.signal.run):
+            platform.send((1, event()), again=True)
+            await until(lambda: len(platform.answers()) == 2)
+            assert platform.answers()[1] == ("e", 1, "rejected")
+            platform.send((2, event()), generation=2)
+            await until(lambda: len(platform.answers()) == 3)
+            assert platform.answers()[2] == ("e", 1, "accepted")
+        # and that holds after the next kill
+        platform.world.restart(away_s=30)
+        platform.start()
+        async with service(platform.signal.run):
+            platform.send((2, event()), generation=2, again=True)
+            await until(lambda: len(platform.answers()) == 4)
+        assert platform.answers()[3] == ("e", 1, "accepted")
+
+
+async def test_refusal_that_cannot_be_noted_is_told_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "replay.sqlite").mkdir()
+    async with ReplayStore(tmp_path) as store:
+        platform = Platform(refused=store.window("platform"))
+        async with service(platform.signal.run):
+            platform.send((1, event("bad", target_w=1e12)))
+            await until(lambda: bool(platform.acks()))
+        assert platform.answers() == [("bad", 1, "rejected")]
 
 
 async def test_event_whose_decision_is_not_durable_is_neither_answered_nor_acknowledged() -> None:
