@@ -7,6 +7,7 @@ in `Origin`. So what changes something says that it is JSON (or a table, where o
 origin than this server's own.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -14,21 +15,24 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
 from gateway.api.access.callers import Callers
+from gateway.api.access.refusals import Refusals
 from gateway.api.route import CALLER, JSON, RestRoute
 from gateway.clock import Clock
-from gateway.domain.access import Caller, TokenBucket
+from gateway.domain.access import Caller, DoorRefusal, TokenBucket
 
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]", "::1"})
+ALLOWANCES_MAX = 10_000
 READING = frozenset({hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_OPTIONS})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Doorway:
     """How requests come: `callers` are those of now; `exposed`: from other machines too, so that nothing but health is
-    open to everybody."""
+    open to everybody; `refusals` count who was not let in."""
 
     callers: Callable[[], Callers]
     clock: Clock
+    refusals: Refusals
     exposed: bool = False
 
 
@@ -41,7 +45,29 @@ def guard(door: Doorway, routes: Sequence[RestRoute]) -> Middleware:
         for operation in (route.operation, route.operation.former)
         if operation is not None
     }
-    allowances: dict[str, TokenBucket] = {}
+    allowances = Allowances(door.clock)
+
+    def let_in(request: web.Request, route: RestRoute | None) -> Caller | _Refused:
+        callers = door.callers()
+        if callers.alone and not _names_loopback(request):
+            return _Refused(DoorRefusal.NOT_LOOPBACK)
+        shown = request.headers.getall(hdrs.AUTHORIZATION, ("",))
+        caller = (
+            callers.who(_bytes(shown[0]), _certificate(request)) if len(shown) == 1 else DoorRefusal.UNKNOWN
+        )  # fmt: skip
+        if not isinstance(caller, Caller):
+            return _Refused(caller)
+        if (route is None or not route.urgent) and (wait_s := allowances.take(caller)):
+            return _Refused(DoorRefusal.TOO_OFTEN, caller, wait_s)
+        # What no route takes is answered as that, whatever its body, and whoever asks.
+        if route is not None and route.scope is not None and route.scope not in caller.scopes:
+            return _Refused(DoorRefusal.SCOPE, caller)
+        if request.method not in READING and request.match_info.http_exception is None:
+            if not _from_own_pages(request):
+                return _Refused(DoorRefusal.OTHER_ORIGIN, caller)
+            if not _is_of_kind(request, _kinds(route)):
+                return _Refused(DoorRefusal.MEDIA_TYPE, caller)
+        return caller
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -50,25 +76,65 @@ def guard(door: Doorway, routes: Sequence[RestRoute]) -> Middleware:
         route = ways.get((method, _path(request)))
         if route is not None and (route.scope is None or (route.open_here and not door.exposed)):
             return await handler(request)
-        callers = door.callers()
-        if callers.alone:
-            _only_loopback(request)
-        shown = request.headers.getall(hdrs.AUTHORIZATION, ("",))
-        caller = callers.who(_bytes(shown[0]), _certificate(request)) if len(shown) == 1 else None
-        if caller is None:
-            raise web.HTTPUnauthorized(reason="a bearer token is required")
-        if route is None or not route.urgent:
-            _only_so_often(caller, allowances, door.clock)
-        # What no route takes is answered as that, whatever its body, and whoever asks.
-        if route is not None and route.scope is not None and route.scope not in caller.scopes:
-            raise web.HTTPForbidden(reason=f"the scope {route.scope.value} is required")
-        if request.method not in READING and request.match_info.http_exception is None:
-            _only_own_pages(request)
-            _only_kinds(request, (JSON,) if route is None else route.kinds)
-        request[CALLER] = caller
+        found = let_in(request, route)
+        if isinstance(found, _Refused):
+            name = "" if found.caller is None else found.caller.name
+            door.refusals.note(found.reason, name or request.remote or "")
+            raise _answer(found, route)
+        request[CALLER] = found
         return await handler(request)
 
     return check
+
+
+@dataclass(frozen=True, slots=True)
+class _Refused:
+    """A request that is not let in: of a caller that was recognised, or of nobody (None); `wait_s`: until when."""
+
+    reason: DoorRefusal
+    caller: Caller | None = None
+    wait_s: int = 0
+
+
+def _answer(refused: _Refused, route: RestRoute | None) -> web.HTTPException:
+    match refused.reason:
+        case DoorRefusal.NOT_LOOPBACK:
+            return web.HTTPForbidden(reason="without configured callers only loopback is served")
+        case DoorRefusal.TOO_OFTEN if refused.caller is not None:
+            return web.HTTPTooManyRequests(
+                reason=f"more than {refused.caller.requests_per_min} requests a minute",
+                headers={hdrs.RETRY_AFTER: str(refused.wait_s)},
+            )
+        case DoorRefusal.SCOPE if route is not None and route.scope is not None:
+            return web.HTTPForbidden(reason=f"the scope {route.scope.value} is required")
+        case DoorRefusal.OTHER_ORIGIN:
+            return web.HTTPForbidden(reason="pages of other origins change nothing here")
+        case DoorRefusal.MEDIA_TYPE:
+            return web.HTTPUnsupportedMediaType(reason=f"send {' or '.join(_kinds(route))}")
+        case _:
+            return web.HTTPUnauthorized(reason="a bearer token is required")
+
+
+class Allowances:
+    """How often callers may still ask. Holders of JWTs are as many as their issuer likes: who has not asked for longest
+    is forgotten, which is as if it had not asked."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._known: OrderedDict[str, TokenBucket] = OrderedDict()
+
+    def take(self, caller: Caller) -> int:
+        """Ask once: 0, or the seconds after which a caller may ask again."""
+        if caller.requests_per_min is None:
+            return 0
+        now_ms = self._clock.mono_ms()
+        known = self._known.get(caller.name)
+        if known is None or known.per_min != caller.requests_per_min:
+            known = self._known[caller.name] = TokenBucket.full(caller.requests_per_min, now_ms)
+        self._known.move_to_end(caller.name)
+        if len(self._known) > ALLOWANCES_MAX:
+            self._known.popitem(last=False)
+        return known.take(now_ms)
 
 
 def _path(request: web.Request) -> str:
@@ -84,42 +150,30 @@ def _certificate(request: web.Request) -> str | None:
     return names[0] if len(names) == 1 else None
 
 
-def _only_so_often(caller: Caller, allowances: dict[str, TokenBucket], clock: Clock) -> None:
-    if caller.requests_per_min is None:
-        return
-    now_ms = clock.mono_ms()
-    known = allowances.get(caller.name)
-    if known is None or known.per_min != caller.requests_per_min:
-        known = allowances[caller.name] = TokenBucket.full(caller.requests_per_min, now_ms)
-    wait_s = known.take(now_ms)
-    if wait_s:
-        raise web.HTTPTooManyRequests(
-            reason=f"more than {known.per_min} requests a minute", headers={hdrs.RETRY_AFTER: str(wait_s)}
-        )
-
-
 def _bytes(text: str) -> bytes:
     """A header's value as it came: aiohttp keeps bytes that are no UTF-8 as surrogates."""
     return text.encode("utf-8", "surrogateescape")
 
 
-def _only_loopback(request: web.Request) -> None:
+def _names_loopback(request: web.Request) -> bool:
     host = request.host.rsplit(":", 1)[0] if not request.host.endswith("]") else request.host
-    if host not in LOOPBACK_HOSTS:
-        raise web.HTTPForbidden(reason="without configured callers only loopback is served")
+    return host in LOOPBACK_HOSTS
 
 
-def _only_own_pages(request: web.Request) -> None:
+def _from_own_pages(request: web.Request) -> bool:
     """Behind a proxy that ends TLS the scheme is not ours to know; host and port are."""
     host = request.host.lower()
     own = {f"http://{host}", f"https://{host}"}
-    if any(origin.lower() not in own for origin in request.headers.getall(hdrs.ORIGIN, ())):
-        raise web.HTTPForbidden(reason="pages of other origins change nothing here")
+    return all(origin.lower() in own for origin in request.headers.getall(hdrs.ORIGIN, ()))
 
 
-def _only_kinds(request: web.Request, kinds: tuple[str, ...]) -> None:
+def _kinds(route: RestRoute | None) -> tuple[str, ...]:
+    """The media types that the body of a request may have."""
+    return (JSON,) if route is None else route.kinds
+
+
+def _is_of_kind(request: web.Request, kinds: tuple[str, ...]) -> bool:
     """A DELETE without a body is no simple request; everything else says what it is, with a body or without."""
     if request.method == hdrs.METH_DELETE and not request.body_exists:
-        return
-    if request.content_type not in kinds:
-        raise web.HTTPUnsupportedMediaType(reason=f"send {' or '.join(kinds)}")
+        return True
+    return request.content_type in kinds

@@ -35,11 +35,24 @@ PARAMETER_WORDS = frozenset({
 })  # fmt: skip
 """What the schema of a parameter says of it."""
 
+WAYS = {
+    "token": {"type": "http", "scheme": "bearer"},
+    "jwt": {
+        "type": "http", "scheme": "bearer", "bearerFormat": "JWT",
+        "description": "where `jwt` is configured: signed by its issuer, for its audience, with `exp`, `sub`, `scope`",
+    },
+    "certificate": {
+        "type": "mutualTLS",
+        "description": "where `http.tls.client_ca` is configured: a client certificate whose common name is a caller's",
+    },
+}  # fmt: skip
+"""How a caller shows who it is; one of them is enough."""
+
 TEXTS = {
     200: "done",
     202: "in force, and not durable until the disk takes it",
     400: "the request is not valid; `problems` lists every fault",
-    401: "the bearer token is missing or wrong",
+    401: "no caller: the bearer token is missing, wrong or expired, and no certificate names one",
     403: "not served: the caller lacks the scope, nobody but loopback without callers, no pages of other origins",
     404: "no such thing",
     409: "refused",
@@ -66,9 +79,9 @@ def openapi(version: str) -> dict[str, Any]:
     return {
         "openapi": "3.1.0",
         "info": {"title": "Battery fleet gateway", "version": version},
-        "security": [{"token": []}],
+        "security": [{name: []} for name in WAYS],
         "components": {
-            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": WAYS,
             "schemas": dict(sorted(schemas.items())),
         },
         "paths": paths,

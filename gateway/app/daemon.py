@@ -22,6 +22,7 @@ from types import MappingProxyType
 import uvloop
 
 from gateway import __version__
+from gateway.api.access.refusals import Refusals
 from gateway.api.app import Parts, QuietPeers
 from gateway.api.views.fleet import FleetView
 from gateway.api.views.participation import ParticipationView
@@ -248,7 +249,8 @@ async def _build(settings: Settings, clock: SteadyClock, parts: RunningParts, la
     access = await parts.start(Access(settings.http))
     if unheard_of := access.unheard_of(settings.sources):
         log.warning("bounds of sources that no caller is", extra={"sources": unheard_of})
-    peers, door = await parts.start(QuietPeers()), await parts.start(front_door())
+    refusals = await parts.start(Refusals(clock))
+    peers, door = await parts.start(QuietPeers()), await parts.start(front_door(refusals))
     asked = Parts(
         dispatcher=dispatch.dispatcher,
         events=dispatch.view,
@@ -283,7 +285,7 @@ async def _build(settings: Settings, clock: SteadyClock, parts: RunningParts, la
         ),
         registry=parts.metrics(),
         readiness=readiness.now,
-        door=doorway(access, clock, settings.http.host),
+        door=doorway(access, clock, settings.http.host, refusals),
         peers=peers,
     )
     await serve(settings, asked, door, access)

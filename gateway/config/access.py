@@ -16,6 +16,7 @@ jwt:
   issuer: https://id.example.com
   audience: battery-gateway
   scopes: [read]                           # the most that a token may give
+  requests_per_min: 600                    # of each holder
 ```
 """
 
@@ -63,6 +64,7 @@ class JwtModel(_Strict):
     issuer: Annotated[str, Field(min_length=1, examples=["https://id.example"])]
     audience: Annotated[str, Field(min_length=1, examples=["gateway"])]
     scopes: Annotated[frozenset[Scope], Field(min_length=1, examples=[["read"]])]
+    requests_per_min: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
 
 
 class AccessModel(_Strict):
@@ -175,5 +177,5 @@ class _Reading:
             return None
         return Statements(
             keys, algorithm=model.algorithm, issuer=model.issuer, audience=model.audience, scopes=model.scopes,
-            others=others,
+            others=others, requests_per_min=model.requests_per_min,
         )  # fmt: skip

@@ -32,6 +32,24 @@ class Caller:
     requests_per_min: int | None = None
 
 
+class DoorRefusal(StrEnum):
+    """Why somebody was not let in; a bounded set, fit for labels."""
+
+    ANONYMOUS = "anonymous"
+    UNKNOWN = "unknown"
+    EXPIRED = "expired"
+    UNKNOWN_CERTIFICATE = "unknown_certificate"
+    SCOPE = "scope"
+    TOO_OFTEN = "too_often"
+    NOT_LOOPBACK = "not_loopback"
+    OTHER_ORIGIN = "other_origin"
+    MEDIA_TYPE = "media_type"
+    NOT_TLS = "not_tls"
+    NO_HELLO = "no_hello"
+    FAILED_HELLO = "failed_hello"
+    TOO_MANY_CONNECTIONS = "too_many_connections"
+
+
 NOBODYS_NAMES = frozenset({"mqtt", "rest", "gateway", "device", "offline", "owner", "operator"})
 """By which the trail and events say what no caller did: no caller has one."""
 

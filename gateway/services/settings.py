@@ -77,7 +77,7 @@ def exclusive_groups(programs: Mapping[str, ProgramSettings]) -> dict[str, froze
 class SourceSettings(BaseModel):
     """One source of events: `mqtt` (the platform), `rest`, or a caller of REST. `ceiling_mw` bounds the power of all
     its events together; `tags`: it may only ask for devices with one of them; `events_per_min`: how many it may send,
-    beside cancellations. None = as it likes."""
+    cancellations included but for those of events that have not ended. None = as it likes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -8,10 +8,11 @@ from aiohttp.test_utils import TestClient, TestServer
 from multidict import CIMultiDict
 
 from gateway.api.access.callers import Callers, hash_of
+from gateway.api.access.refusals import Refusals
 from gateway.api.app import make_metrics_app
 from gateway.api.guard import Doorway
 from gateway.api.openapi import ROUTES
-from gateway.domain.access import Caller, Scope
+from gateway.domain.access import Caller, DoorRefusal, Scope
 from tests.api.test_app import Rig, body_of, rig
 
 TABLE = {
@@ -156,7 +157,7 @@ async def test_listener_for_metrics_has_no_other_route() -> None:
     known = callers(reader=[Scope.READ])
     async with rig(callers=known) as r:
         assert r.parts is not None
-        door = Doorway(callers=lambda: known, clock=r.world.clock, exposed=True)
+        door = Doorway(callers=lambda: known, clock=r.world.clock, refusals=Refusals(r.world.clock), exposed=True)
         async with TestClient(TestServer(make_metrics_app(r.parts, door))) as client:
             for path, anybody, reader in (("/healthz", 200, 200), ("/metrics", 401, 200), ("/v1/devices", 401, 404)):
                 async with client.get(path) as reply:
@@ -168,8 +169,10 @@ async def test_listener_for_metrics_has_no_other_route() -> None:
 async def test_certificate_alone_names_a_caller_and_no_token_of_nobody_does() -> None:
     known = Callers(certificates={"settlement": Caller(name="settlement", scopes=frozenset({Scope.MONEY}))})
     assert known.who(b"", "settlement") == known.certificates["settlement"]
-    assert known.who(b"", "settlements") is None
-    assert known.who(b"Bearer wrong", "settlement") is None, "a wrong token is no caller, whatever the certificate"
+    assert isinstance(known.who(b"", "settlements"), DoorRefusal)
+    assert isinstance(known.who(b"Bearer wrong", "settlement"), DoorRefusal), (
+        "a wrong token is no caller, whatever the certificate"
+    )
     assert not known.alone
 
 

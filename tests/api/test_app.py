@@ -17,6 +17,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from gateway.api.access.callers import Callers, hash_of
+from gateway.api.access.refusals import Refusals
 from gateway.api.app import Parts, make_app, server_log
 from gateway.api.exchange import PAGE_MAX
 from gateway.api.guard import Doorway
@@ -118,6 +119,7 @@ async def rig(
     link = MqttLink(MqttLinkSettings(broker=broker), codecs=[], fleet=world.fleet, clock=world.clock)
     reasons: list[str] = []
     warnings: list[str] = []
+    refusals = Refusals(world.clock)
     queries = IntervalQueries(files, nothing_damaged)
     nobody = cast("Any", None)
     telemetry = Telemetry(
@@ -183,7 +185,7 @@ async def rig(
         ),
         registry=registry([lambda: [Sample(name="gateway_x", help="X.", value=1)]], []),
         readiness=lambda: Readiness(ready=not reasons, reasons=reasons, warnings=warnings),
-        door=Doorway(callers=lambda: known, clock=world.clock, exposed=exposed),
+        door=Doorway(callers=lambda: known, clock=world.clock, refusals=refusals, exposed=exposed),
     )
     with stack:
         server = TestServer(make_app(parts))

@@ -23,14 +23,17 @@ from cryptography.x509.oid import NameOID
 from pydantic import SecretStr
 
 from gateway.api.access.callers import hash_of
+from gateway.api.access.refusals import Refusals
 from gateway.api.guard import guard
 from gateway.api.route import CALLER, RestRoute
 from gateway.app.access import Access
-from gateway.app.web import Door, doorway
+from gateway.app.door import Door
+from gateway.app.web import doorway
 from gateway.clock import ManualClock
 from gateway.config.settings import HttpSettings, TlsSettings
-from gateway.domain.access import EVERY_SCOPE
+from gateway.domain.access import EVERY_SCOPE, Caller, DoorRefusal
 from gateway.schemas.operations import Operation
+from tests.scenes.waiting import service
 
 FIRST, SECOND = "the-first-token-of-all", "the-second-token-of-all"
 
@@ -43,7 +46,7 @@ def callers_file(directory: Path, *tokens: str) -> Path:
 
 
 def knows(access: Access, token: str) -> bool:
-    return access.callers.who(b"Bearer " + token.encode()) is not None
+    return isinstance(access.callers.who(b"Bearer " + token.encode()), Caller)
 
 
 def metric(access: Access, name: str) -> float:
@@ -141,7 +144,7 @@ async def test_file_that_is_put_in_place_with_the_times_and_the_size_of_the_form
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     await access.look()
     caller = access.callers.who(b"Bearer " + FIRST.encode())
-    assert caller is not None
+    assert isinstance(caller, Caller)
     assert caller.name == "desk"
 
 
@@ -166,7 +169,7 @@ async def test_start_with_a_wrong_file_lets_nobody_in_until_it_is_right(tmp_path
     path = tmp_path / "access.yaml"
     path.write_text("callers: {}", encoding="utf-8")
     access = Access(HttpSettings(access=path))
-    assert access.callers.who(b"") is None
+    assert isinstance(access.callers.who(b""), DoorRefusal)
     assert not access.callers.alone, "not even this machine"
     assert (len(access.reasons()), access.warnings(), metric(access, "gateway_access_stale")) == (1, [], 1)
     callers_file(tmp_path, FIRST)
@@ -194,7 +197,7 @@ def test_certificate_that_comes_after_the_start_is_served(tmp_path: Path) -> Non
 
 def test_one_token_is_a_caller_who_may_do_everything() -> None:
     caller = Access(HttpSettings(token=SecretStr(FIRST))).callers.who(b"Bearer " + FIRST.encode())
-    assert caller is not None
+    assert isinstance(caller, Caller)
     assert (caller.name, caller.scopes) == ("", EVERY_SCOPE)
 
 
@@ -256,10 +259,11 @@ class Hello:
 @asynccontextmanager
 async def server(access: Access) -> AsyncIterator[int]:
     """The port of a server with such a door."""
-    checked = guard(doorway(access, ManualClock(), "127.0.0.1"), Hello.ROUTES)
+    refusals = Refusals(ManualClock())
+    checked = guard(doorway(access, ManualClock(), "127.0.0.1", refusals), Hello.ROUTES)
     app = web.Application(middlewares=[checked])
     app.add_routes([web.get("/", Hello().hello)])
-    async with Door(64) as door:
+    async with Door(64, refusals) as door, service(door.run):
         yield await door.listen(web.AppRunner(app, shutdown_timeout=0.1), "127.0.0.1", 0, tls=access.tls)
 
 

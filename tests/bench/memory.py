@@ -30,6 +30,7 @@ from aiohttp import web
 
 import gateway
 from gateway.api.access.callers import Callers
+from gateway.api.access.refusals import Refusals
 from gateway.api.app import Parts, make_app
 from gateway.api.guard import Doorway
 from gateway.clock import ManualClock, SystemClock
@@ -235,7 +236,7 @@ async def scrape() -> dict[str, Any]:
     parts = Parts(
         dispatcher=nobody, events=nobody, devices=nobody, history=nobody, inventory=nobody,
         registry=registry(sources, []), readiness=nobody, trust=nobody, clock=nobody, telemetry=nobody,
-        door=Doorway(callers=Callers, clock=SystemClock()),
+        door=Doorway(callers=Callers, clock=SystemClock(), refusals=Refusals(SystemClock())),
         leap=nobody, raw=nobody, audit=nobody, past=nobody, programs=nobody, enrollments=nobody,
         participation=nobody, eligibility=nobody,
     )  # fmt: skip

@@ -15,7 +15,7 @@ from jwt.utils import base64url_encode
 
 from gateway.api.access.callers import Callers
 from gateway.config.access import load_access
-from gateway.domain.access import Scope
+from gateway.domain.access import Caller, DoorRefusal, Scope
 from gateway.domain.errors import InvalidInput
 
 TOKEN = "a-long-and-random-token"
@@ -64,13 +64,13 @@ callers:
     )
     callers = found.callers
     room, desk = callers.who(bearer(TOKEN)), callers.who(bearer("another-long-random-token"))
-    assert room is not None
+    assert isinstance(room, Caller)
     assert (room.name, room.scopes, room.requests_per_min) == ("room", frozenset({Scope.READ, Scope.DISPATCH}), 60)
     assert callers.who(bearer("the-next-token-of-the-room")) == room
-    assert desk is not None
+    assert isinstance(desk, Caller)
     assert desk == callers.who(b"", "desk.example")
     for other in (b"", bearer("wrong"), bearer(HASH), b"Basic " + TOKEN.encode()):
-        assert callers.who(other) is None
+        assert isinstance(callers.who(other), DoorRefusal)
     assert set(found.files) == {tmp_path / "access.yaml", secret}
 
 
@@ -161,7 +161,7 @@ def signed(key: Key | None, algorithm: str, kid: str = "k", **claims: Any) -> by
 def test_jwt_names_its_holder_with_the_scopes_that_its_issuer_may_give(tmp_path: Path, algorithm: str) -> None:
     callers = with_jwt(tmp_path, algorithm, key_set(("k", algorithm, KEYS[algorithm])))
     caller = callers.who(signed(KEYS[algorithm], algorithm))
-    assert caller is not None
+    assert isinstance(caller, Caller)
     assert (caller.name, caller.scopes) == ("anna", frozenset({Scope.READ}))
 
 
@@ -171,10 +171,10 @@ def test_jwt_does_not_name_a_caller_of_the_file(tmp_path: Path) -> None:
     text = f"callers: {{room: {{scopes: [read], tokens: ['{HASH}']}}}}\njwt: {{algorithm: ES256, keys: jwks.json, "
     text += f"issuer: '{ISSUER}', audience: {AUDIENCE}, scopes: [read]}}"
     callers = load_access(file_of(tmp_path, text)).callers
-    assert callers.who(signed(KEYS["ES256"], "ES256", sub="room")) is None
+    assert isinstance(callers.who(signed(KEYS["ES256"], "ES256", sub="room")), DoorRefusal)
     for name in ("anna", "Anna@example.com", "auth0|5f7c", "system:serviceaccount:grid:desk"):
         caller = callers.who(signed(KEYS["ES256"], "ES256", sub=name))
-        assert caller is not None
+        assert isinstance(caller, Caller)
         assert caller.name == name
 
 
@@ -207,7 +207,7 @@ def test_jwt_that_lacks_what_is_required_or_is_not_valid_now_is_nobody_s(
         token = signed(KEYS["ES256"], "ES256", **claims)
     except TypeError:
         pytest.skip("the library makes no such token")
-    assert callers.who(token) is None
+    assert isinstance(callers.who(token), DoorRefusal)
 
 
 def test_jwt_of_another_key_or_algorithm_is_nobody_s(tmp_path: Path) -> None:
@@ -225,7 +225,7 @@ def test_jwt_of_another_key_or_algorithm_is_nobody_s(tmp_path: Path) -> None:
         signed(KEYS["ES256"], "ES256")[:-2],
         signed(KEYS["ES256"], "ES256", sub="x" * 20_000),
     ):
-        assert callers.who(token) is None
+        assert isinstance(callers.who(token), DoorRefusal)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@ or archive, and not in what the command line says, whatever goes wrong."""
 
 import json
 import os
+import re
 import tarfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -107,6 +108,13 @@ async def test_secrets_stand_nowhere_but_where_they_are_meant_for(tmp_path: Path
             env = dict(os.environ) | {"GATEWAY_TOKEN": CANARIES["CALLER_TOKEN"]}
             for words in (("devices", "list"), ("devices", "show", "home"), ("audit", "list"), ("sinks", "list")):
                 texts.append((" ".join(words), (await run_cli(*words, "--url", daemon.url, env=env))[1].encode()))
+            metrics = dict(texts)["GET /metrics"].decode()
+            refused = dict(re.findall(r'gateway_access_refusals_total\{reason="(\w+)"\} (\S+)', metrics))
+            # what was presented stands neither there nor in the lines about it
+            assert float(refused["anonymous"]) > 0
+            assert {line["reason"] for line in daemon.log_lines() if line["message"] == "refused at the door"} >= {
+                "anonymous", "unknown", "media_type",
+            }  # fmt: skip
             (tmp_path / "access.yaml").write_text(json.dumps({"callers": {"a": {"tokens": [WRONG]}}}), encoding="utf-8")
             await daemon.until("/readyz", lambda reply: "access" in str(reply.body["warnings"]), "a wrong file is told")
         archive = str(tmp_path / "state.tar.gz")

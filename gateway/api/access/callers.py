@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from gateway.domain.access import SOMEBODY_HERE, Caller
+from gateway.domain.access import SOMEBODY_HERE, Caller, DoorRefusal
 
 BEARER = b"bearer "
 
@@ -18,8 +18,8 @@ BEARER = b"bearer "
 class SignedStatements(Protocol):
     """Reads JWTs."""
 
-    def caller(self, token: bytes) -> Caller | None:
-        """Whom a valid one names; None = it is none, or it is not valid now."""
+    def caller(self, token: bytes) -> Caller | DoorRefusal:
+        """Whom a valid one names, or why it names nobody."""
         ...
 
 
@@ -43,17 +43,20 @@ class Callers:
     def alone(self) -> bool:
         return not self.closed and not self.tokens and not self.certificates and self.statements is None
 
-    def who(self, authorization: bytes, certificate: str | None = None) -> Caller | None:
-        """Who asks with such a header and such a certificate; None = nobody who is known."""
+    def who(self, authorization: bytes, certificate: str | None = None) -> Caller | DoorRefusal:
+        """Who asks with such a header and such a certificate, or why that is nobody who is known."""
         if self.alone:
             return SOMEBODY_HERE
         if authorization[: len(BEARER)].lower() == BEARER:
             token = authorization[len(BEARER) :]
-            presented, found = hash_of(token), None
+            presented = hash_of(token)
+            found: Caller | DoorRefusal = DoorRefusal.UNKNOWN
             for known, caller in self.tokens:
                 if hmac.compare_digest(presented, known):
                     found = caller
-            if found is None and self.statements is not None:
+            if found is DoorRefusal.UNKNOWN and self.statements is not None:
                 found = self.statements.caller(token)
             return found
-        return None if authorization or certificate is None else self.certificates.get(certificate)
+        if authorization or certificate is None:
+            return DoorRefusal.UNKNOWN if authorization else DoorRefusal.ANONYMOUS
+        return self.certificates.get(certificate, DoorRefusal.UNKNOWN_CERTIFICATE)

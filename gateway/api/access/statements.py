@@ -9,7 +9,7 @@ from typing import Any
 import jwt
 from jwt.types import Options
 
-from gateway.domain.access import NOBODYS_NAMES, Caller, Scope
+from gateway.domain.access import NOBODYS_NAMES, Caller, DoorRefusal, Scope
 from gateway.domain.errors import InvalidInput
 
 ALGORITHMS = {"RS256": "RSA", "PS256": "RSA", "ES256": "EC", "EdDSA": "OKP"}
@@ -67,11 +67,11 @@ def _add(keys: dict[str, Any], kid: str, entry: Mapping[str, Any], algorithm: st
 
 class Statements:
     """JWTs of one issuer. `scopes` are the most that any of them may give; a token names its own in `scope`, apart by
-    spaces, and its holder in `sub`, which is none of the `others`."""
+    spaces, and its holder in `sub`, which is none of the `others`. Each holder may ask `requests_per_min` times."""
 
     def __init__(
         self, keys: Mapping[str, Any], *, algorithm: str, issuer: str, audience: str, scopes: frozenset[Scope],
-        others: frozenset[str],
+        others: frozenset[str], requests_per_min: int | None = None,
     ) -> None:  # fmt: skip
         self._keys = keys
         self._algorithm = algorithm
@@ -79,11 +79,12 @@ class Statements:
         self._audience = audience
         self._scopes = scopes
         self._taken = others | NOBODYS_NAMES
+        self._requests_per_min = requests_per_min
 
-    def caller(self, token: bytes) -> Caller | None:
-        """Whom a valid token names; None = it is none, or it is not valid now."""
+    def caller(self, token: bytes) -> Caller | DoorRefusal:
+        """Whom a valid token names, or why it names nobody."""
         if len(token) > BYTES_MAX or token.count(b".") != 2:
-            return None
+            return DoorRefusal.UNKNOWN
         required: Options = {"require": ["exp", "iss", "aud", "sub"]}
         try:
             key = self._keys[str(jwt.get_unverified_header(token).get("kid"))]
@@ -91,11 +92,14 @@ class Statements:
                 token, key, algorithms=[self._algorithm], issuer=self._issuer, audience=self._audience,
                 leeway=LEEWAY_S, options=required,
             )  # fmt: skip
+        except jwt.ExpiredSignatureError:
+            return DoorRefusal.EXPIRED
         except (jwt.PyJWTError, KeyError, ValueError):
-            return None
+            return DoorRefusal.UNKNOWN
         name, scope = told["sub"], told.get("scope")
         if not isinstance(name, str) or NAME.fullmatch(name) is None or name in self._taken:
-            return None
+            return DoorRefusal.UNKNOWN
         if not isinstance(scope, str):
-            return None
-        return Caller(name=name, scopes=self._scopes & {Scope(word) for word in scope.split() if word in set(Scope)})
+            return DoorRefusal.UNKNOWN
+        scopes = self._scopes & {Scope(word) for word in scope.split() if word in set(Scope)}
+        return Caller(name=name, scopes=scopes, requests_per_min=self._requests_per_min)

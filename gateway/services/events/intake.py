@@ -140,10 +140,10 @@ class Dispatcher(Part):
 
     def _decided(self, request: EventRequest, now: Now) -> tuple[Answer, Permission | None]:
         """The book's decision, and what the rules of the event's program say of one that the book accepts."""
-        answer = self._book.decide(request, now, partial(self._sources.refusal, request, now))
+        known = self._book.entry(request.id, now)
+        answer = self._book.decide(request, now, partial(self._sources.refusal, request, known, now))
         if answer.outcome is not Outcome.ACCEPTED:
             return answer, None
-        known = self._book.entry(request.id, now)
         storms = self.rules.storms(request, self._fleet, self._exclusions)
         said = self.rules.decide(request, known, self.entries, storms, now)
         if said is not None and said.refused and request.kind is not EventKind.DRY_RUN:
@@ -423,7 +423,7 @@ class Dispatcher(Part):
         return [entry for entry in reversed(self.entries()) if entry.state in RUNS and entry.request.endless]
 
     def samples(self) -> Iterable[Sample]:
-        return self.rules.samples()
+        return (*self.rules.samples(), *self._sources.samples())
 
     def warnings(self) -> list[str]:
         """Events that go on until further notice and may be forgotten, and what rules cannot count."""

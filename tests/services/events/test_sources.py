@@ -1,6 +1,7 @@
 """Events of several sources under one id: none touches another's, from the decision to the report, over a restart."""
 
 from gateway.domain.events.exclusions import Exclusion
+from gateway.domain.events.lifecycle import EventState
 from gateway.domain.events.request import TargetGroup
 from gateway.domain.types import DeviceId, EventId
 from gateway.services.settings import SourceSettings
@@ -162,3 +163,41 @@ async def test_source_that_sends_an_event_again_sends_no_other_one() -> None:
         again = await world.submit("e", s=60, target_w=500.0, source="desk", group=FIRST)
         assert again.reason is None
     assert await answers(world, FIRST, FIRST) == ["accepted", "too_often"]
+
+
+async def cancellations(world: World, *names: str, revision: int = 5, source: str = "desk") -> list[str]:
+    out = []
+    for name in names:
+        found = await world.submit(
+            name, s=60, target_w=0, source=source, revision=revision, cancelled=True, group=FIRST
+        )  # fmt: skip
+        out.append(found.reason or found.outcome.value)
+    return out
+
+
+async def test_cancellation_that_comes_before_its_event_wins_and_counts_against_the_rate_of_its_source() -> None:
+    world = bounded(events_per_min=2)
+    assert await cancellations(world, "early", "other", "third") == ["accepted", "accepted", "too_often"]
+    assert world.dispatcher.find("third")[0].state is EventState.REJECTED
+    await world.go(60)
+    late = await world.submit("early", s=60, target_w=500.0, source="desk", group=FIRST)
+    assert late.outcome.value == "superseded"
+    # told that it was refused, the source sends it again, and it wins
+    assert await cancellations(world, "third") == ["accepted"]
+    # the same cancellation again costs nothing
+    assert await cancellations(world, "third", "third", "third") == ["duplicate"] * 3
+
+
+async def test_cancellations_of_what_is_over_are_bounded_too_and_those_of_what_runs_never() -> None:
+    world = bounded(events_per_min=2)
+    await answers(world, FIRST, SECOND)
+    assert await cancellations(world, "desk-0", "desk-1") == ["accepted"] * 2
+    assert await cancellations(world, "desk-0", revision=6) == ["too_often"]
+
+
+async def test_source_without_bounds_may_send_as_many_idle_cancellations_as_events() -> None:
+    world = bounded(events_per_min=2)
+    found = await cancellations(world, *(f"e{i}" for i in range(1_001)), source="room")
+    assert (found.count("accepted"), found[-1]) == (1_000, "too_often")
+    # its events are not touched by that
+    assert await answers(world, FIRST, source="room") == ["accepted"]
