@@ -23,6 +23,7 @@ from gateway.api.routes.leap import LeapRoutes, LeapUploads
 from gateway.api.routes.programs import ProgramRoutes
 from gateway.api.routes.raw import RawRoutes
 from gateway.api.routes.telemetry import Telemetry, TelemetryRoutes
+from gateway.api.routes.webhooks import WebhookRoutes
 from gateway.api.views.dispatch import DispatchView
 from gateway.api.views.participation import ParticipationView
 from gateway.api.views.programs import ProgramView
@@ -38,6 +39,7 @@ from gateway.services.programs.eligibility import Eligibility
 from gateway.services.programs.enrollment import Enrollments
 from gateway.services.telemetry.history import History
 from gateway.services.telemetry.raw import RawMessages
+from gateway.signals.webhook.door import WebhookDoor
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +85,7 @@ class Parts:
     enrollments: Enrollments
     participation: ParticipationView
     eligibility: Eligibility
+    webhooks: WebhookDoor
     registry: Metrics
     readiness: Callable[[], Readiness]
     door: Doorway
@@ -107,6 +110,7 @@ def make_app(parts: Parts) -> web.Application:
         RawRoutes(parts.raw),
         ProgramRoutes(parts.programs, parts.clock),
         EnrollmentRoutes(parts.enrollments, parts.participation, parts.eligibility, parts.clock),
+        WebhookRoutes(parts.webhooks),
         AuditRoutes(parts.audit),
         HealthRoutes(parts.registry, parts.readiness),
     )

@@ -17,6 +17,7 @@ from gateway.schemas.event import EventBody
 from gateway.schemas.interval_rows import IntervalBody
 from gateway.schemas.reports import AvailabilityReport, DeliveryReport, EventReport, LiveReport, PlatformAnswer
 from gateway.signals.platform import ANSWER_TOPIC, DISPATCH_TOPIC, REPORT_TOPICS
+from gateway.signals.webhook.json_schema import webhook_schema
 from gateway.sinks.mqtt import INTERVAL_TOPIC
 
 
@@ -60,6 +61,7 @@ def documents(profiles_dir: Path) -> dict[str, dict[str, Any]]:
         "asyncapi.json": asyncapi(codecs, platform, dict(sorted(schemas.items()))),
         "profile.schema.json": profile_schema(),
         "program.schema.json": program_schema(),
+        "webhook.schema.json": webhook_schema(),
     }
 
 

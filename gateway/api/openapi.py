@@ -17,6 +17,7 @@ from gateway.api.routes.leap import LeapRoutes
 from gateway.api.routes.programs import ProgramRoutes
 from gateway.api.routes.raw import RawRoutes
 from gateway.api.routes.telemetry import TelemetryRoutes
+from gateway.api.routes.webhooks import WebhookRoutes
 
 ROUTES: tuple[RestRoute, ...] = (
     *DispatchRoutes.ROUTES,
@@ -27,6 +28,7 @@ ROUTES: tuple[RestRoute, ...] = (
     *RawRoutes.ROUTES,
     *ProgramRoutes.ROUTES,
     *EnrollmentRoutes.ROUTES,
+    *WebhookRoutes.ROUTES,
     *HealthRoutes.ROUTES,
 )
 
@@ -56,6 +58,7 @@ TEXTS = {
     403: "not served: the caller lacks the scope, nobody but loopback without callers, no pages of other origins",
     404: "no such thing",
     409: "refused",
+    413: "the body is too large",
     415: "the body has another media type",
     429: "too many requests of this caller; `Retry-After` says when to try again",
     502: "the receiver did not answer the question; try again",
@@ -96,7 +99,10 @@ def _models(route: RestRoute) -> Iterator[type[BaseModel]]:
 
 def _operation(route: RestRoute) -> dict[str, Any]:
     out: dict[str, Any] = {"summary": route.summary}
-    if route.scope is None or route.open_here:
+    if route.own_secret:
+        out["security"] = []
+        out["x-own-secret"] = True
+    elif route.scope is None or route.open_here:
         out["security"] = []
     if route.scope is not None:
         out["x-scope"] = route.scope.value
@@ -112,7 +118,7 @@ def _responses(route: RestRoute) -> dict[str, Any]:
     """By status. A request that changes something must name the media type of its body, see `guard`."""
     asked = () if route.scope is None else (401, 403) if route.urgent else (401, 403, 429)
     refusals = [*route.problems, *asked]
-    refusals += [] if route.operation.method == "GET" else [415]
+    refusals += [] if route.operation.method == "GET" or route.own_secret else [415]
     out: dict[str, Any] = {}
     for status in dict.fromkeys((*route.answers, *refusals)):
         model = route.answers.get(status, Problem)

@@ -100,7 +100,7 @@ class RestRoute:
     text whose rows are `rows`; `answers`: a model by status, None = a text; `problems`: statuses of refusals; `texts`:
     what a status means where the usual words do not say it; `streams`: other media types of the answer; `scope`: what
     a caller must have, None = anybody may ask; `open_here`: on a loopback address anybody may; `urgent`: it is taken
-    however often its caller asked."""
+    however often its caller asked; `own_secret`: the service behind it proves who sends, and the guard asks nobody."""
 
     operation: Operation
     handler: Callable[[Any, web.Request], Awaitable[web.StreamResponse]]
@@ -115,6 +115,7 @@ class RestRoute:
     scope: Scope | None = Scope.READ
     open_here: bool = False
     urgent: bool = False
+    own_secret: bool = False
 
     @property
     def kinds(self) -> tuple[str, ...]:

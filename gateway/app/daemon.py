@@ -37,6 +37,7 @@ from gateway.app.readiness import ReadinessWatch
 from gateway.app.recording import raw_messages, recording, recovered
 from gateway.app.telemetry import Upstream
 from gateway.app.web import doorway, front_door, serve
+from gateway.app.webhooks import webhooks
 from gateway.clock import SteadyClock, SystemClock, utc_struct
 from gateway.config.settings import Settings
 from gateway.domain.fleet.fleet import Fleet
@@ -247,7 +248,10 @@ async def _build(settings: Settings, clock: SteadyClock, parts: RunningParts, la
 
     await parts.start(LoopLag(clock))
     access = await parts.start(Access(settings.http))
-    if unheard_of := access.unheard_of(settings.sources):
+    hooks = await webhooks(
+        settings, submit=dispatch.dispatcher.submit, view=dispatch.view, replays=replays, clock=clock, parts=parts
+    )
+    if unheard_of := access.unheard_of(settings.sources.keys() - {peer.name for peer in hooks.peers}):
         log.warning("bounds of sources that no caller is", extra={"sources": unheard_of})
     refusals = await parts.start(Refusals(clock))
     peers, door = await parts.start(QuietPeers()), await parts.start(front_door(refusals))
@@ -283,6 +287,7 @@ async def _build(settings: Settings, clock: SteadyClock, parts: RunningParts, la
             clock=clock.wall,
             days=settings.intervals.keep_days,
         ),
+        webhooks=hooks,
         registry=parts.metrics(),
         readiness=readiness.now,
         door=doorway(access, clock, settings.http.host, refusals),

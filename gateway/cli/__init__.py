@@ -65,6 +65,10 @@ class CommandLine(LazyGroup):
             module="gateway.cli.leap", group="leap",
             help="The aggregator: what it has confirmed, and how uploads stand.",
         ),
+        "webhooks": Named(
+            module="gateway.cli.webhooks", group="webhooks",
+            help="Peers that send events by webhook, and their messages.",
+        ),
         "audit": Named(
             module="gateway.cli.audit", group="audit",
             help="What was changed, when, by whom and through which door.",

@@ -20,10 +20,12 @@ from gateway.cli.shared import (
 )
 from gateway.config.json_schema import settings_schema
 from gateway.config.loader import load_settings
+from gateway.config.secrets import read_secret
 from gateway.config.settings import Settings
 from gateway.domain.errors import GatewayError, InvalidInput, InvariantBroken
 from gateway.profiles.loader import load_profiles
 from gateway.programs.loader import load_programs
+from gateway.signals.webhook.loader import load_webhooks
 
 daemon = typer.Typer()
 
@@ -68,7 +70,7 @@ def validate(config: ConfigFile, as_json: AsJson = False) -> None:
         problems = error.problems
     else:
         warnings += settings.former
-        for check in (_profiles, _programs, _callers, _certificate):
+        for check in (_profiles, _programs, _webhooks, _callers, _certificate):
             try:
                 warnings += check(settings)
             except InvalidInput as error:
@@ -92,6 +94,12 @@ def _profiles(settings: Settings) -> list[str]:
 def _programs(settings: Settings) -> list[str]:
     if settings.programs_dir is not None:
         load_programs(settings.programs_dir)
+    return []
+
+
+def _webhooks(settings: Settings) -> list[str]:
+    if settings.webhooks_dir is not None:
+        load_webhooks(settings.webhooks_dir, read_secret)
     return []
 
 

@@ -30,6 +30,7 @@ AlwaysJson = Annotated[bool, typer.Option("--json", help="print JSON, which this
 DEFAULT_URL = "http://127.0.0.1:8080"
 DEFAULT_PROFILES = Path("device_profiles")
 DEFAULT_PROGRAMS = Path("config/programs")
+DEFAULT_WEBHOOKS = Path("config/webhooks")
 
 
 def fail(problems: list[str], *, code: int) -> NoReturn:

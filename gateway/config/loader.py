@@ -65,6 +65,7 @@ def load_settings(path: Path) -> Settings:
             "profiles_dir": base / settings.profiles_dir,
             "http": _http_based(settings.http, base),
             "programs_dir": None if settings.programs_dir is None else base / settings.programs_dir,
+            "webhooks_dir": None if settings.webhooks_dir is None else base / settings.webhooks_dir,
             "sinks": [_based(sink, base) for sink in settings.sinks],
         }
     ).with_former(former)

@@ -154,8 +154,8 @@ class DeviceSettings(StrictSettings):
     _own: frozenset[str] = PrivateAttr(default=frozenset())
 
     def keep_own(self, references: Iterable[str]) -> None:
-        """Refuse these references, whoever asks."""
-        self._own = frozenset(references)
+        """Refuse these references too, whoever asks."""
+        self._own |= frozenset(references)
 
     def secret(self, reference: str) -> str:
         """The secret behind a device's reference. Raises InvalidInput."""
@@ -189,11 +189,13 @@ SinkSettings = Annotated[
 
 class Settings(StrictSettings):
     """The whole configuration. `programs_dir`: the rules of grid programs; events of a program without rules there are
-    judged by none. `former`: a warning for each former key in the file."""
+    judged by none. `webhooks_dir`: the peers that send events by webhook. `former`: a warning for each former key in
+    the file."""
 
     state_dir: Annotated[Path, Field(examples=["state"])]
     profiles_dir: Annotated[Path, Field(examples=["device_profiles"])]
     programs_dir: Path | None = None
+    webhooks_dir: Path | None = None
     http: HttpSettings = HttpSettings()
     log: LogSettings = LogSettings()
     devices: Annotated[

@@ -19,7 +19,7 @@ from gateway.domain.replay import NO_FLOOR_MS, Admission, ReplayBounds, admissio
 from gateway.domain.types import Now
 from gateway.observability.metrics import Sample, counter, words
 from gateway.observability.parts import Part
-from gateway.storage.programs.sqlite_thread import SqliteThread, transaction
+from gateway.storage.programs.sqlite_thread import SqliteThread, set_aside, transaction
 
 log = logging.getLogger(__name__)
 
@@ -79,13 +79,7 @@ class ReplayStore(Part):
 
     def _begin_anew(self, error: CorruptState) -> None:
         self._thread.close()
-        number = 1
-        while (aside := self.path.with_name(f"{NAME}.{number}.corrupt")).exists():
-            number += 1
-        for suffix in ("", "-wal", "-shm"):
-            found = self.path.with_name(NAME + suffix)
-            if found.exists():
-                found.rename(aside.with_name(aside.name + suffix))
+        aside = set_aside(self.path)
         self._set_aside, self._thread = aside, self._opened()
         log.error("the replay window cannot be read", extra={"error": str(error), "kept": aside.name})
 

@@ -5,8 +5,8 @@ import io
 import json
 import re
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -29,6 +29,7 @@ from gateway.api.views.dispatch import DispatchView
 from gateway.api.views.fleet import FleetView
 from gateway.api.views.participation import ParticipationView
 from gateway.api.views.programs import ProgramView
+from gateway.app.webhooks import newest_in
 from gateway.clock import Clock, ManualClock
 from gateway.domain.access import EVERY_SCOPE, Caller
 from gateway.domain.commands import WriteOutcome
@@ -36,6 +37,7 @@ from gateway.domain.errors import StorageError
 from gateway.domain.events.book import BookParams
 from gateway.domain.events.request import EventKind, Leg, TargetGroup, power
 from gateway.domain.fleet.fleet import Fleet
+from gateway.domain.replay import ReplayBounds
 from gateway.domain.types import DeviceId, Unclear
 from gateway.links.mqtt.messages import MqttLink, MqttLinkSettings
 from gateway.observability.metrics import Sample, registry
@@ -49,10 +51,14 @@ from gateway.services.programs.participation import ProgramParticipation
 from gateway.services.settings import EligibilitySettings, ProgramSettings
 from gateway.services.telemetry.history import History
 from gateway.services.telemetry.raw import RawMessages
+from gateway.signals.webhook.door import WebhookDoor
+from gateway.signals.webhook.loader import WebhookPeer, load_webhooks
 from gateway.storage.interval_log.query import IntervalQueries
 from gateway.storage.programs.facts import SqliteFacts
 from gateway.storage.programs.personal import SqlitePersonal
 from gateway.storage.raw_messages import RawStore
+from gateway.storage.replay import ReplayStore
+from gateway.storage.webhook_inbox import WebhookInbox
 from gateway.transports.mqtt.settings import MqttSettings
 from tests.builders.fakes import message_product, nothing_damaged
 from tests.builders.profiles import MQTT, compiled
@@ -61,6 +67,7 @@ from tests.services.programs.stores import KEY
 
 TOKEN = "0123456789abcdef"
 DOCUMENT = openapi("test")
+SHIPPED = load_webhooks(Path(__file__).parents[2] / "config" / "webhooks")
 HEADER = "id,profile,site,capacity_wh,discharge_w_max,charge_w_max,reserve_pct\n"
 
 
@@ -90,6 +97,23 @@ class Rig:
             body = json.loads(text)
         fits(method, path.split("?", maxsplit=1)[0], status, body)
         return body
+
+
+@contextmanager
+def hooks(folder: Path, world: World, events: DispatchView) -> Iterator[WebhookDoor]:
+    """The door for the peers that ship, with secrets."""
+    inbox, replays = WebhookInbox(folder), ReplayStore(folder)
+    secrets = {"axle": b"secret-of-axle-0123", "voltus": b"secret-of-voltus-0123"}
+    peers = {name: WebhookPeer(document=one.document, secrets=(secrets[name],)) for name, one in SHIPPED.items()}
+    bounds = ReplayBounds(age_ms_max=300_000, ahead_ms_max=300_000)
+    try:
+        yield WebhookDoor(
+            peers, clock=world.clock, submit=world.dispatcher.submit, newest=newest_in(events), inbox=inbox,
+            window_of=lambda _auth: replays.window("webhook", bounds),
+        )  # fmt: skip
+    finally:
+        inbox.close()
+        replays.close()
 
 
 @asynccontextmanager
@@ -145,16 +169,17 @@ async def rig(
         "other": ProgramSettings(exclusive_groups=("ca",)),
     }
     participation = ProgramParticipation(enrollments.book, fleet=world.fleet, programs=offered)
+    events = DispatchView(
+        fleet=world.fleet,
+        dispatcher=world.dispatcher,
+        queries=world.queries,
+        store=world.journal,
+        clock=world.clock,
+        misidentified=misidentified,
+    )
     parts = Parts(
         dispatcher=world.dispatcher,
-        events=DispatchView(
-            fleet=world.fleet,
-            dispatcher=world.dispatcher,
-            queries=world.queries,
-            store=world.journal,
-            clock=world.clock,
-            misidentified=misidentified,
-        ),
+        events=events,
         trust=world.control.trust,
         clock=world.clock,
         devices=FleetView(
@@ -183,6 +208,7 @@ async def rig(
             history=History(queries, world.fleet),
             clock=world.clock,
         ),
+        webhooks=stack.enter_context(hooks(folder, world, events)),
         registry=registry([lambda: [Sample(name="gateway_x", help="X.", value=1)]], []),
         readiness=lambda: Readiness(ready=not reasons, reasons=reasons, warnings=warnings),
         door=Doorway(callers=lambda: known, clock=world.clock, refusals=refusals, exposed=exposed),
@@ -290,7 +316,7 @@ GUARDED = [
     (method, path.replace("{id}", "x"))
     for path, methods in DOCUMENT["paths"].items()
     for method in methods
-    if path.startswith("/v1/")
+    if path.startswith("/v1/") and "x-own-secret" not in methods[method]
 ]
 
 

@@ -33,6 +33,8 @@ HELD = {"customer": "", "device": "", "held_since": "2026-01-01T00:00:00Z", "end
 HERE = "home-07"
 PROGRAMS = load_programs(Path(__file__).parents[2] / "config" / "programs")
 
+VOLTUS = {"Authorization": "Bearer secret-of-voltus-0123"}
+
 Asked = tuple[str, dict[str, Any], int]
 
 
@@ -45,6 +47,14 @@ def homes(row: dict[str, str]) -> bytes:
     names = {"device": "home-{}", "customer": "c-{}"}
     rows = ({k: names[k].format(i) if k in names else v for k, v in row.items()} for i in range(ROWS))
     return rows_of(*rows).encode()
+
+
+def dispatches(now_ms: int) -> dict[str, Any]:
+    """A body with as many events as may be."""
+    sites = [{"id": i, "commitment": 1.5} for i in range(20)]
+    event = {"modification_number": 0, "authorized": True, "program": "demand-response", "sites": sites}
+    span = {"start_time": rfc3339(now_ms + 3_600_000), "end_time": rfc3339(now_ms + 7_200_000)}
+    return {"dispatches": [event | span | {"id": i} for i in range(64)]}
 
 
 def requests(r: Rig) -> dict[tuple[str, str], list[Asked]]:
@@ -117,6 +127,16 @@ def requests(r: Rig) -> dict[tuple[str, str], list[Asked]]:
         ("GET", "/v1/programs"): [("/v1/programs", {}, 200)],
         ("GET", "/v1/programs/{id}"): [("/v1/programs/ct-ess", {}, 200)],
         ("GET", "/v1/programs/{id}/allowed"): [("/v1/programs/dsgs-option3/allowed", {"params": season}, 200)],
+        ("POST", "/v1/signals/webhook/{name}"): [
+            (
+                "/v1/signals/webhook/voltus",
+                {"json": dispatches(r.world.clock.now().utc_ms), "headers": VOLTUS},
+                200,
+            ),
+            ("/v1/signals/webhook/voltus", {"data": b"[" + b"{}," * 40_000 + b"{}]", "headers": VOLTUS}, 400),
+        ],
+        ("GET", "/v1/signals/webhook"): [("/v1/signals/webhook", {}, 200)],
+        ("GET", "/v1/signals/webhook/{name}"): [("/v1/signals/webhook/voltus", {"params": {"limit": "100"}}, 200)],
         ("GET", "/metrics"): [("/metrics", {}, 200)],
         ("GET", "/healthz"): [("/healthz", {}, 200)],
         ("GET", "/readyz"): [("/readyz", {}, 200)],

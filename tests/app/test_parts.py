@@ -165,7 +165,7 @@ async def test_everything_that_runs_and_that_the_root_makes_is_in_the_list(tmp_p
 SPARE = {"access-refusals", "retention", "live", "repair", "reports", "loop-lag", "readiness", "delivery-leap",
          "delivery-web", "delivery-platform", "broker-sessions"}  # fmt: skip
 NEEDED = {"access", "departures", "door", "link-mqtt", "link-topics", "sessions", "timekeeper", "platform",
-          "log-writer", "checkpoint", "raw-replay"}  # fmt: skip
+          "log-writer", "checkpoint", "raw-replay", "webhooks"}  # fmt: skip
 
 
 async def test_services_say_themselves_what_their_failure_means(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from tests.cli.test_cli import HEADER, PROFILES, Script, config, daemon, run
 __all__ = ["daemon"]
 
 PROGRAMS = PROFILES.parent / "config" / "programs"
+WEBHOOKS = PROFILES.parent / "config" / "webhooks"
 
 ANSWER: dict[str, Any] = {
     "devices": [], "total": 0, "next": None, "messages": 0, "quarantined": {}, "frozen": [], "events": [],
@@ -26,7 +27,7 @@ ANSWER: dict[str, Any] = {
     "rejected": [], "rejected_total": 0, "notes": [], "departures": [], "topics": [], "connections": [],
     "placements": [], "device": "a", "gone": True, "waits_for": None, "unchained": 0, "head": None, "broken": None,
     "enrollments": [], "customers": [],
-    "consents": [], "memberships": [], "preferences": [], "deadlines": [],
+    "consents": [], "webhooks": [], "memberships": [], "preferences": [], "deadlines": [],
     "holdings": [], "payees": [], "required_actions": [],
     "changed": 0, "unchanged": 0, "personal": 0, "customer": "c", "had": True,
 }  # fmt: skip
@@ -49,6 +50,8 @@ SHOWING: dict[str, tuple[str, ...]] = {
     "programs list": ("--dir", str(PROGRAMS)), "programs check": ("--dir", str(PROGRAMS)),
     "programs show": ("ra-leap", "--dir", str(PROGRAMS)),
     "profiles new": ("example-one", "--into", "{out}"), "validate": ("--config", "{config}"),
+    "webhooks list": (), "webhooks messages": ("w",), "webhooks check": ("--dir", str(WEBHOOKS)),
+    "webhooks try": ("voltus", "{dispatch}", "--dir", str(WEBHOOKS)),
     "state export": ("--config", "{config}", "--out", "{out}"),
     "state import": ("--config", "{config}", "--in", "{archive}", "--replace"),
 }  # fmt: skip
@@ -91,11 +94,13 @@ def places(tmp_path: Path) -> dict[str, str]:
     known = tmp_path / "access.yaml"
     known.write_text("callers: {a: {scopes: [read], certificate: a}}", encoding="utf-8")
     inventory.write_text(HEADER, encoding="utf-8")
+    dispatch = tmp_path / "dispatch.json"
+    dispatch.write_bytes(b'{"dispatches": [{"id": 1, "modification_number": 0, "authorized": false}]}')
     settings = config(tmp_path, state_dir=str(tmp_path / "state"))
     assert run("state", "export", "--config", settings, "--out", str(archive)).exit_code == 0
     return {
         "config": settings, "inventory": str(inventory), "archive": str(archive), "out": str(tmp_path / "out"),
-        "access": str(known),
+        "access": str(known), "dispatch": str(dispatch),
     }  # fmt: skip
 
 

@@ -98,3 +98,15 @@ def transaction(db: sqlite3.Connection) -> Iterator[None]:
             db.execute("ROLLBACK")
         raise
     db.execute("COMMIT")
+
+
+def set_aside(path: Path) -> Path:
+    """Keep a file that is damaged, with what belongs to it, under a name that is free; returns that."""
+    number = 1
+    while (aside := path.with_name(f"{path.name}.{number}.corrupt")).exists():
+        number += 1
+    for suffix in ("", "-wal", "-shm"):
+        found = path.with_name(path.name + suffix)
+        if found.exists():
+            found.rename(aside.with_name(aside.name + suffix))
+    return aside
