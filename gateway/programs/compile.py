@@ -5,6 +5,7 @@ from typing import TypeVar
 
 from gateway.domain.rules.calendar import ClockWindow, Season
 from gateway.domain.rules.counts import Allowance
+from gateway.domain.rules.preparation import AdjustmentWindow, PreparationRules
 from gateway.domain.rules.program import (
     ClockNotice,
     DispatchDays,
@@ -14,21 +15,24 @@ from gateway.domain.rules.program import (
     ProgramVersion,
 )
 from gateway.domain.rules.rates import Rate, RateFactor, YearsBy
-from gateway.domain.rules.values import Rule
+from gateway.domain.rules.stacking import PaidFor, StackingTerms
+from gateway.domain.rules.values import Evident, Rule
 from gateway.programs.language import (
     WEEKDAYS,
     CountMax,
     FactorEntry,
+    HoursBefore,
     LengthHours,
     LocalWindow,
     Notice,
     ProgramDocument,
     RateEntry,
     SeasonDates,
+    Stacking,
     Version,
     WeekdayRule,
 )
-from gateway.programs.values import Ruled, V
+from gateway.programs.values import Ruled, Stated, V
 
 T = TypeVar("T")
 HOUR_S = 3600.0
@@ -85,6 +89,8 @@ def _version(document: ProgramDocument, version: Version) -> ProgramVersion:
         reserve_pct=_rule(rules.reserve_pct, float),
         export=_rule(rules.export, bool),
         grid_charge=_rule(rules.grid_charge, bool),
+        preparation=_preparation(version),
+        stacking=_stacking(version.stacking),
         rates=tuple(map(rate_of, version.rates)),
         factors=tuple(map(_factor, version.factors)),
         years_by=YearsBy.ANNIVERSARY if version.participation_years is None else version.participation_years.value,
@@ -95,6 +101,35 @@ def _rule(ruled: Ruled[V] | None, value: Callable[[V], T]) -> Rule[T] | None:
     if ruled is None:
         return None
     return Rule(value=value(ruled.value), effect=ruled.effect, certainty=ruled.evidence, source=ruled.source)
+
+
+def _preparation(version: Version) -> PreparationRules:
+    preparation = version.preparation
+    return PreparationRules(
+        keep_s=_evident(preparation.keep_h, _seconds),
+        charge_from_pv=_evident(preparation.charge_from_pv, bool),
+        charge_from_grid=_evident(preparation.charge_from_grid, bool),
+        adjustment=_evident(version.performance.adjustment_window, _before),
+    )
+
+
+def _before(hours: HoursBefore) -> AdjustmentWindow:
+    return AdjustmentWindow(from_s=_seconds(hours.first), until_s=_seconds(hours.last))
+
+
+def _stacking(stacking: Stacking) -> StackingTerms:
+    return StackingTerms(
+        paid_for=PaidFor.BOTH if stacking.paid_for is None else stacking.paid_for.value,
+        beside_load=None if stacking.beside_load is None else stacking.beside_load.value,
+        up_to_nomination=stacking.up_to_nomination is not None and stacking.up_to_nomination.value,
+        yields=stacking.yields is not None and stacking.yields.value,
+    )
+
+
+def _evident(stated: Stated[V] | None, value: Callable[[V], T]) -> Evident[T] | None:
+    if stated is None:
+        return None
+    return Evident(value=value(stated.value), certainty=stated.evidence, source=stated.source)
 
 
 def _weekdays(document: ProgramDocument, rule: WeekdayRule) -> DispatchDays:

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from gateway.domain.rules.counts import Per
 from gateway.domain.rules.rates import RateUnit, YearsBy
+from gateway.domain.rules.stacking import PaidFor
 from gateway.domain.rules.values import Certainty
 from gateway.programs.values import (
     Amount,
@@ -28,6 +29,7 @@ WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 WeekdayName = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 Currency = Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")]
 Hours = Annotated[float, Field(gt=0, le=10_000)]
+KeepHours = Annotated[float, Field(gt=0, le=24)]
 Percent = Annotated[float, Field(ge=0, le=100)]
 
 
@@ -156,9 +158,20 @@ class Preparation(ProgramModel):
     """What is done before a known event: energy is kept for so many hours, charged from PV, charged from the grid (only
     where that is permitted, and never in the adjustment window of a baseline)."""
 
-    keep_h: Stated[Hours] | None = None
+    keep_h: Stated[KeepHours] | None = None
     charge_from_pv: Stated[bool] | None = None
     charge_from_grid: Stated[bool] | None = None
+
+
+class Stacking(ProgramModel):
+    """A battery that other programs use too: what this one pays for, and what where another one pays for nothing but
+    load in the same home; whether it pays no more than what was nominated; whether it yields to the events of others
+    and to the preparation for them."""
+
+    paid_for: Stated[PaidFor] | None = None
+    beside_load: Stated[PaidFor] | None = None
+    up_to_nomination: Stated[bool] | None = None
+    yields: Stated[bool] | None = None
 
 
 class Bound(ProgramModel):
@@ -176,9 +189,22 @@ class Bound(ProgramModel):
         return self
 
 
+class HoursBefore(ProgramModel):
+    """From so many hours before an event to fewer."""
+
+    first: Annotated[float, Field(gt=0, le=48, alias="from_h")]
+    last: Annotated[float, Field(ge=0, le=48, alias="until_h")] = 0.0
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "HoursBefore":
+        if self.last >= self.first:
+            raise ValueError("until_h: not less than from_h")
+        return self
+
+
 class Performance(ProgramModel):
-    """How performance is worked out: the names of a baseline and of a formula, their numbers, and where a floor and a
-    cap apply."""
+    """How performance is worked out: the names of a baseline and of a formula, their numbers, where a floor and a cap
+    apply, and by which hours before an event the baseline is adjusted."""
 
     baseline: Stated[Literal["none", "prescriptive", "caiso-pdr", "usual-discharge"]]
     formula: Stated[
@@ -190,6 +216,7 @@ class Performance(ProgramModel):
     parameters: dict[ProgramName, Stated[Amount]] = Field(default_factory=dict)
     floor: Stated[Bound] | None = None
     cap: Stated[Bound] | None = None
+    adjustment_window: Stated[HoursBefore] | None = None
 
 
 class YearSpan(ProgramModel):
@@ -250,6 +277,7 @@ class Version(ProgramModel):
     rules: DispatchRules = DispatchRules()
     measurement: Measurement
     preparation: Preparation = Preparation()
+    stacking: Stacking = Stacking()
     performance: Performance
     participation_years: Stated[YearsBy] | None = None
     rates: tuple[RateEntry, ...] = Field(default=(), max_length=200)

@@ -97,6 +97,30 @@ class BrokenRule(Body):
     says: str
 
 
+class PreparationRule(Body):
+    """A rule of an event's program on what comes before the event: its name, the version of the rules, how well it is
+    known (verified | reported | inferred | unverified), the name of its source, and what it says in words."""
+
+    rule: str
+    version: str
+    evidence: str
+    source: str
+    says: str
+
+
+class PreparationBody(Body):
+    """What the members of an event do before its next occurrence, or did before the one that runs: they keep their
+    energy from `kept_from` (at once where the event became known later) to `kept_until`. `charges_from_pv`: they may
+    meanwhile. `grid_charging`: from when until when they are charged from the grid, where that is permitted at their
+    home too. `rules`: those of the program that this rests on; none = the event alone asks for it."""
+
+    kept_from: str
+    kept_until: str
+    charges_from_pv: bool
+    grid_charging: list[tuple[str, str]]
+    rules: list[PreparationRule]
+
+
 class EventStatus(Body):
     """An event and what it delivers. `want`: power | device_power | charge_to | follow_load | idle | self_consumption |
     backup, as it is now or in the first leg. `target_w` is the target now, after ceilings and energy limits,
@@ -138,6 +162,7 @@ class EventStatus(Body):
     unmeasured: int | None
     outside_known_rules: bool = False
     broken_rules: list[BrokenRule] = Field(default_factory=list)
+    preparation: PreparationBody | None = None
     rebound: ReboundBody | None = None
     members: list[DeliveryBody] | None = None
     next: int | None = None

@@ -17,6 +17,7 @@ from gateway.domain.events.book import Refusal
 from gateway.domain.events.delivery_records import Failure
 from gateway.domain.events.exclusions import Exclusion
 from gateway.domain.events.lifecycle import RUNS, BookEntry, EventState, place
+from gateway.domain.events.preparation import Keeping, keeping, stated
 from gateway.domain.events.scope import own_id
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.journal.changes import ExclusionSet
@@ -33,6 +34,8 @@ from gateway.schemas.reports import (
     EventReport,
     EventStatus,
     OccurrenceBody,
+    PreparationBody,
+    PreparationRule,
     ReboundBody,
     Times,
 )
@@ -177,12 +180,23 @@ class DispatchView:
                 )
                 for one in (() if said is None else said.breaches)
             ],
+            preparation=self._preparation(entry),
             rebound=ReboundBody(
                 power_w=round(rebound.power_w), peak_w=round(rebound.peak_w), energy_wh=round(rebound.energy_wh, 1)
             )
             if rebound is not None
             else None,
         )
+
+    def _preparation(self, entry: BookEntry) -> PreparationBody | None:
+        """What comes before the next occurrence of an event, or came before the one that runs."""
+        if entry.state is not EventState.SCHEDULED and entry.state not in RUNS:
+            return None
+        request, utc_ms = entry.request, self._clock.now().utc_ms
+        start_ms = request.occurrence_ms(utc_ms) if entry.state in RUNS else request.next_ms(utc_ms)
+        program = self._dispatcher.rules.programs.get(request.program)
+        kept = None if start_ms is None else keeping(request, program, start_ms)
+        return None if kept is None else _kept(kept)
 
     # -- exclusions and quarantine ---------------------------------------------------------------------------
 
@@ -276,6 +290,26 @@ class DispatchView:
 
     def _now(self) -> str:
         return rfc3339(self._clock.now().utc_ms)
+
+
+def _kept(kept: Keeping) -> PreparationBody:
+    version = kept.version
+    return PreparationBody(
+        kept_from=rfc3339(kept.from_ms),
+        kept_until=rfc3339(kept.start_ms),
+        charges_from_pv=kept.from_pv,
+        grid_charging=[(rfc3339(from_ms), rfc3339(until_ms)) for from_ms, until_ms in kept.charges],
+        rules=[
+            PreparationRule(
+                rule=name,
+                version="" if version is None else f"{version.program} {version.name}",
+                evidence=found.certainty.value,
+                source=found.source,
+                says=words,
+            )
+            for name, found, words in stated(kept)
+        ],
+    )
 
 
 def _past(stored: StoredEvent) -> BookEntry:

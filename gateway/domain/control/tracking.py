@@ -278,10 +278,10 @@ class _Tracker:
         return self._allocate(event, -sign * min(abs(need_w), most_w), carrying)
 
     def _run_down(self, event: ActiveEvent, mine: Bools) -> Ints:
-        """Setpoints of devices on their way to 0, no faster than the governor allows."""
+        """Setpoints of devices on their way to 0, also from what they give by themselves, as the governor allows."""
         control = self._snapshot.control
-        carrying = mine & (control.authority == int(Authority.CONTROLLED)) & self._reliable
-        now_w = np.where(carrying, control.setpoint_w, 0)
+        now_w = np.where(control.authority == int(Authority.CONTROLLED), control.setpoint_w, self._each_w.clip(0.0))
+        now_w = np.where(mine & self._reliable, now_w, 0)
         low_w, high_w = -np.floor(self._allowed.charge_w), np.floor(self._allowed.discharge_w)
         now_w = np.clip(now_w, low_w, high_w)
         size_w = float(np.abs(now_w).sum())

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from gateway.domain.events.arbitration import NOBODY, Claims
 from gateway.domain.events.lifecycle import ActiveEvent
 from gateway.domain.events.request import Compensation, Way
+from gateway.domain.rules.stacking import PaidFor, Shareable, beside
 from gateway.domain.types import Bools, Floats
 
 
@@ -61,40 +62,58 @@ def program_reserve_pct(events: Sequence[ActiveEvent], claims: Claims, n: int) -
 def credit(
     events: Sequence[ActiveEvent], claims: Claims, measured_w: Floats, load_w: Floats, wanted_w: Mapping[int, float]
 ) -> dict[int, Credit]:
-    """Power each event is credited with: every watt to one event at most, in the order of rank.
+    """Power each event is credited with: every watt to one event at most, in the order of rank, and of what its program
+    pays for (`rules/stacking`).
 
     `measured_w` per device, `load_w` what its home draws without it (NaN = unknown: a program that pays up to the
     site's load is credited with nothing), `wanted_w` what an event asks for now (missing = everything). A
     nomination bounds what its program is credited with.
     """
-    left_w = measured_w.astype(np.float64)
-    left_w[np.isnan(left_w)] = 0.0
+    out = Shareable(measured_w, load_w)
+    # what charges is nobody's load, and no export
+    into = Shareable(-measured_w, np.full(len(load_w), np.inf))
+    counted = [event for event in events if event.actuates and not event.preparing]
+    for_load = _paid_for_load(counted, claims)
     found: dict[int, float] = {}
-    shared: dict[int, float] = {}
-    for event in events:
-        if not event.actuates or event.preparing:
-            continue
+    for event in counted:
         mine = claims.shares[event.index]
+        charging = event.target.way is Way.INTO
+        pool, pays = (into, PaidFor.BOTH) if charging else (out, paid_for(event))
+        parts = [(pays, mine)] if charging else beside(event.terms, pays, mine, for_load)
+        offered = [(kind, pool.offered(kind, homes)) for kind, homes in parts]
+        total_w = sum(float(part_w.sum()) for _, part_w in offered)
+        most_w = min(abs(wanted_w.get(event.index, total_w)), _nominated_w(event))
+        for kind, part_w in offered:
+            pool.take(kind, part_w if total_w <= most_w else part_w * (most_w / total_w))
+        found[event.index] = (-1.0 if charging else 1.0) * min(total_w, most_w)
+    others_w = np.nan_to_num(measured_w) - out.left + into.left
+    shared: dict[int, float] = {}
+    for event in counted:
         sign = -1.0 if event.target.way is Way.INTO else 1.0
-        part_w = np.where(mine, np.maximum(sign * left_w, 0.0), 0.0)
-        if event.request.compensation is Compensation.SITE_LOAD:
-            part_w = np.minimum(part_w, np.maximum(np.nan_to_num(load_w), 0.0))
-        total_w = float(part_w.sum())
-        most_w = abs(wanted_w.get(event.index, total_w))
-        if event.request.compensation is Compensation.NOMINATION and event.request.nomination_w is not None:
-            most_w = min(most_w, event.request.nomination_w)
-        if total_w > most_w:
-            part_w *= most_w / total_w
-            total_w = most_w
-        left_w = left_w - sign * part_w
-        found[event.index] = sign * total_w
-    others_w = measured_w - left_w
-    others_w[np.isnan(others_w)] = 0.0
-    for event in events:
-        if event.index in found:
-            sign = -1.0 if event.target.way is Way.INTO else 1.0
-            own_w = sign * found[event.index]
-            credited_w = float(np.maximum(sign * others_w, 0.0)[claims.shares[event.index]].sum())
-            lacks_w = abs(wanted_w.get(event.index, credited_w)) - own_w
-            shared[event.index] = sign * max(min(credited_w - own_w, lacks_w), 0.0)
+        own_w = sign * found[event.index]
+        credited_w = float(np.maximum(sign * others_w, 0.0)[claims.shares[event.index]].sum())
+        lacks_w = abs(wanted_w.get(event.index, credited_w)) - own_w
+        shared[event.index] = sign * max(min(credited_w - own_w, lacks_w), 0.0)
     return {index: Credit(own_w=own_w, shared_w=shared[index]) for index, own_w in found.items()}
+
+
+def paid_for(event: ActiveEvent) -> PaidFor:
+    """What an event's program pays for, where the event itself does not say less."""
+    load = event.request.compensation is Compensation.SITE_LOAD
+    return event.terms.within(PaidFor.LOAD if load else PaidFor.BOTH)
+
+
+def _paid_for_load(events: Sequence[ActiveEvent], claims: Claims) -> Bools:
+    """Devices of events that give and are paid for load alone."""
+    found: Bools = np.zeros(len(claims.holder), dtype=np.bool_)
+    for event in events:
+        if event.target.way is not Way.INTO and paid_for(event) is PaidFor.LOAD:
+            found |= claims.shares[event.index]
+    return found
+
+
+def _nominated_w(event: ActiveEvent) -> float:
+    """The most that a nomination lets an event be credited with, W."""
+    bounds = event.request.compensation is Compensation.NOMINATION or event.terms.up_to_nomination
+    nominated_w = event.request.nomination_w
+    return nominated_w if bounds and nominated_w is not None else np.inf

@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
 from enum import Enum, StrEnum
+from types import MappingProxyType
 
 import numpy as np
 
@@ -32,6 +33,7 @@ from gateway.domain.events.request import EventRequest, TargetGroup
 from gateway.domain.events.scope import own_id, qualified, unscoped
 from gateway.domain.fleet.clock_skew import ClockTrust
 from gateway.domain.fleet.fleet import Fleet
+from gateway.domain.rules.program import GridProgram
 from gateway.domain.types import EventId, Now, Slots
 
 
@@ -110,10 +112,13 @@ class BookParams:
 class Book:
     """All events of this gateway, by their id within it (see `scope`). Written by one submitter; bounded by
     `BookParams`. While the `clock` is unsure no event ends; while it is contradicted, none begins or has a target
-    either, and what would begin one is refused."""
+    either, and what would begin one is refused. `programs`: the rules of those that have some here, by name."""
 
-    def __init__(self, params: BookParams | None = None) -> None:
+    def __init__(
+        self, params: BookParams | None = None, programs: Mapping[str, GridProgram] = MappingProxyType({})
+    ) -> None:
         self.params = params or BookParams()
+        self.programs = programs
         self.stopped = False
         self.release_only = False
         self.clock = ClockTrust.SURE
@@ -352,7 +357,8 @@ class Book:
 
     def wanting(self, now: Now) -> list[ActiveEvent]:
         """The same, stopped or not."""
-        found = [event for entry in self._entries.values() if (event := wanting(entry, now)) is not None]
+        wants = (wanting(one, now, self.programs.get(one.request.program)) for one in self._entries.values())
+        found = [event for event in wants if event is not None]
         found.sort(key=lambda event: event.rank)
         return found
 

@@ -4,13 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from gateway.domain.events.request import OPEN_MS, EventKind, EventRequest, Running, Target, Want
+from gateway.domain.events.preparation import Keeping, kept_next
+from gateway.domain.events.request import OPEN_MS, EventKind, EventRequest, Running, Target
+from gateway.domain.rules.program import GridProgram
+from gateway.domain.rules.stacking import ALONE, StackingTerms
 from gateway.domain.types import EventId, Now
-
-IDLE = Target(want=Want.IDLE)
-
-FILL = Target(want=Want.BACKUP)
-"""The target of members before an event with `precharge`."""
 
 OPEN_HORIZON_S = 4 * 3600.0
 """For how long from each moment on the target of an event without an end is to be sustained: the four hours for which
@@ -109,14 +107,19 @@ def place(entry: BookEntry) -> tuple[int, str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActiveEvent:
-    """An event that has a target for its devices now. `preparing`: it has not begun, and `running` is what its members
-    do before."""
+    """An event that has a target for its devices now. `keeping`: it has not begun, and `running` is what its members
+    do before; None = it runs. `terms`: those of its program for a battery that others use too."""
 
     index: int
     request: EventRequest
     running: Running
     decided_ms: int = 0
-    preparing: bool = False
+    keeping: Keeping | None = None
+    terms: StackingTerms = ALONE
+
+    @property
+    def preparing(self) -> bool:
+        return self.keeping is not None
 
     @property
     def actuates(self) -> bool:
@@ -133,11 +136,11 @@ class ActiveEvent:
         return max(0, self.running.sustained_until_ms - now.utc_ms) / 1000
 
     @property
-    def rank(self) -> tuple[bool, int, bool, int, EventId]:
-        """Sort key where two events want the same device: running before preparing, lower priority number, commitment
-        before voluntary, later decision."""
+    def rank(self) -> tuple[bool, bool, int, bool, int, EventId]:
+        """Sort key where two events want the same device: of a program that yields last, running before preparing,
+        lower priority number, commitment before voluntary, later decision."""
         request = self.request
-        return (self.preparing, request.priority, request.voluntary, -self.decided_ms, request.id)
+        return (self.terms.yields, self.preparing, request.priority, request.voluntary, -self.decided_ms, request.id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,14 +177,16 @@ def moved_on(entry: BookEntry, now: Now, *, lost: bool | None = None) -> BookEnt
     return entry if state is entry.state and ran is entry.ran else replace(entry, state=state, ran=ran)
 
 
-def wanting(entry: BookEntry, now: Now) -> ActiveEvent | None:
+def wanting(entry: BookEntry, now: Now, program: GridProgram | None = None) -> ActiveEvent | None:
+    """The event of an entry with its target at `now`, if it has one. `program`: the rules of its program, if any."""
     if entry.state in OVER:
         return None
     moved, request = moved_on(entry, now), entry.request
     running = request.running(now.utc_ms)
-    preparing = False
-    if moved.state is EventState.SCHEDULED and request.prepare_s > 0:
-        running, preparing = _preparation(request, now), True
+    keeping: Keeping | None = None
+    if moved.state is EventState.SCHEDULED:
+        keeping = kept_next(request, program, now.utc_ms)
+        running = None if keeping is None else keeping.running(now.utc_ms)
     elif moved.state not in RUNS:
         return None
     elif now.utc_ms < request.start_ms:
@@ -189,16 +194,8 @@ def wanting(entry: BookEntry, now: Now) -> ActiveEvent | None:
         running = request.running(request.start_ms)
     if running is None:
         return None
+    version = None if program is None else program.version_at(now.utc_ms)
     return ActiveEvent(
-        index=entry.index, request=request, running=running, decided_ms=entry.decided_ms, preparing=preparing
-    )
-
-
-def _preparation(request: EventRequest, now: Now) -> Running | None:
-    """The target of members shortly before the next occurrence."""
-    next_ms = request.next_ms(now.utc_ms)
-    if next_ms is None or now.utc_ms < next_ms - request.prepare_s * 1000:
-        return None
-    target = FILL if request.precharge else IDLE
-    since_ms = next_ms - round(request.prepare_s * 1000)
-    return Running(target=target, since_ms=since_ms, until_ms=next_ms, sustained_until_ms=next_ms)
+        index=entry.index, request=request, running=running, decided_ms=entry.decided_ms, keeping=keeping,
+        terms=ALONE if version is None else version.stacking,
+    )  # fmt: skip

@@ -5,7 +5,8 @@ from dataclasses import replace
 from itertools import islice
 
 from gateway.domain.events.calendar import DAY_MS
-from gateway.domain.events.lifecycle import IDLE, ActiveEvent, BookEntry, EventState
+from gateway.domain.events.lifecycle import ActiveEvent, BookEntry, EventState
+from gateway.domain.events.preparation import FILL, IDLE
 from gateway.domain.events.request import Compensation, EventKind, EventRequest, Way
 from gateway.domain.rules.calendar import Span
 from gateway.domain.rules.permission import Asked, Breach, Permission, permission
@@ -98,23 +99,21 @@ def used_spans(entry: BookEntry, from_ms: int, until_ms: int) -> list[Span]:
 
 
 def narrowed(request: EventRequest, version: ProgramVersion) -> EventRequest:
-    """An event within what its program permits: the reserve that stays, exports, charging from the grid."""
-    reserve, export, charge = version.reserve_pct, version.export, version.grid_charge
+    """An event within what its program permits: the reserve that stays, and exports."""
+    reserve, export = version.reserve_pct, version.export
     if reserve is not None and reserve.value > request.reserve_pct:
         request = replace(request, reserve_pct=reserve.value)
     if export is not None and not export.value and request.compensation is not Compensation.SITE_LOAD:
         request = replace(request, compensation=Compensation.SITE_LOAD)
-    if charge is not None and not charge.value and request.precharge:
-        request = replace(request, precharge=False)
     return request
 
 
-def within(event: ActiveEvent, request: EventRequest, until_ms: int | None) -> ActiveEvent:
+def within(event: ActiveEvent, request: EventRequest, until_ms: int | None, *, charges: bool = True) -> ActiveEvent:
     """An event that runs, as its `narrowed` request has it, and no longer than a rule lets it: energy has to last until
-    `until_ms` at most (None = no rule ends it)."""
+    `until_ms` at most (None = no rule ends it). `charges`: its program permits charging from the grid now."""
     running = event.running
     if event.preparing:
-        keeps = event.request.precharge and not request.precharge
+        keeps = running.target == FILL and not charges
         return replace(event, request=request, running=replace(running, target=IDLE) if keeps else running)
     if until_ms is not None and until_ms < running.sustained_until_ms:
         ends_ms = min(running.until_ms, until_ms)

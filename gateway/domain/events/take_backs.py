@@ -10,12 +10,15 @@ an end is over for this 24 h after the take-back.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 
 from gateway.domain.events.calendar import DAY_MS
 from gateway.domain.events.lifecycle import OVER, BookEntry, EventState
+from gateway.domain.events.preparation import keeping
 from gateway.domain.fleet.fleet import Fleet
+from gateway.domain.rules.program import GridProgram
 from gateway.domain.types import DeviceId, EventId, Now, Slots
 
 APART_MS = 18 * 3_600_000
@@ -35,16 +38,18 @@ class TakeBack:
     at_ms: int
 
 
-def occurs(taken: TakeBack, entry: BookEntry | None, now: Now) -> bool:
-    """Whether the occurrence in which a device was taken back goes on. `entry`: its event, None = nobody knows it."""
+def occurs(taken: TakeBack, entry: BookEntry | None, now: Now, program: GridProgram | None = None) -> bool:
+    """Whether the occurrence in which a device was taken back goes on. `entry`: its event, None = nobody knows it;
+    `program`: the rules of its program, if any."""
     if entry is None or not _alive(entry):
         return False
     request = entry.request
     from_ms = max(taken.at_ms, request.start_ms)
     next_ms = request.next_ms(from_ms)
-    if next_ms is not None and from_ms >= max(request.until_over_ms(from_ms), next_ms - request.prepare_s * 1000):
+    if next_ms is not None and from_ms >= request.until_over_ms(from_ms):
+        kept = keeping(request, program, next_ms)
         # it was being prepared for the occurrence to come
-        from_ms = next_ms
+        from_ms = next_ms if kept is not None and from_ms >= kept.from_ms else from_ms
     return now.utc_ms < (from_ms + DAY_MS if request.endless else request.until_over_ms(from_ms))
 
 
@@ -52,15 +57,18 @@ def _alive(entry: BookEntry) -> bool:
     return entry.state not in OVER and entry.state is not EventState.REJECTED
 
 
-def over(taken: TakeBack, entry: BookEntry | None, now: Now) -> bool:
+def over(taken: TakeBack, entry: BookEntry | None, now: Now, program: GridProgram | None = None) -> bool:
     """Whether a take-back holds no more, not for its event either."""
-    return now.utc_ms >= taken.at_ms + APART_MS and not occurs(taken, entry, now)
+    return now.utc_ms >= taken.at_ms + APART_MS and not occurs(taken, entry, now, program)
 
 
 class TakeBacks:
-    """All take-backs, by event and device."""
+    """All take-backs, by event and device. `programs`: the rules of those that have some here, by name."""
 
-    def __init__(self, taken: Iterable[TakeBack] = ()) -> None:
+    def __init__(
+        self, taken: Iterable[TakeBack] = (), programs: Mapping[str, GridProgram] = MappingProxyType({})
+    ) -> None:
+        self._programs = programs
         self._of: dict[EventId, dict[DeviceId, TakeBack]] = {}
         self._slots: dict[EventId, tuple[int, Slots]] = {}
         self._checked_ms: int | None = None
@@ -82,7 +90,7 @@ class TakeBacks:
         gone: dict[EventId, list[DeviceId]] = {}
         for event, devices in self._of.items():
             entry = entry_of(event)
-            found = [name for name, taken in devices.items() if over(taken, entry, now)]
+            found = [name for name, taken in devices.items() if over(taken, entry, now, self._program(entry))]
             if found:
                 gone[event] = found
         self._drop(gone)
@@ -111,9 +119,13 @@ class TakeBacks:
                 found |= {
                     slot
                     for taken in devices.values()
-                    if (slot := fleet.slot_of.get(taken.device)) is not None and occurs(taken, entry, now)
+                    if (slot := fleet.slot_of.get(taken.device)) is not None
+                    and occurs(taken, entry, now, self._program(entry))
                 }
         return found
+
+    def _program(self, entry: BookEntry | None) -> GridProgram | None:
+        return None if entry is None else self._programs.get(entry.request.program)
 
     def _drop(self, gone: Mapping[EventId, list[DeviceId]]) -> None:
         for event, names in gone.items():

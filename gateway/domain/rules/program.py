@@ -13,7 +13,9 @@ from gateway.domain.rules.calendar import (
     midnight_ms,
 )
 from gateway.domain.rules.counts import Allowance
+from gateway.domain.rules.preparation import UNPREPARED, PreparationRules
 from gateway.domain.rules.rates import DateRange, Rate, RateFactor, YearsBy
+from gateway.domain.rules.stacking import ALONE, StackingTerms
 from gateway.domain.rules.values import Rule
 
 
@@ -61,7 +63,8 @@ class ProgramVersion:
     """The rules that are in force on `days`. None = the program has no such rule, or none is known.
 
     `rest_s` between the end of an event and the start of the next; `storm_lockout_s` before a storm, in which nothing
-    is dispatched; `reserve_pct` stays in every battery; `export` and `grid_charge` say what the program permits.
+    is dispatched; `reserve_pct` stays in every battery; `export` and `grid_charge` say what the program permits;
+    `preparation` is for what comes before an event, `stacking` for a battery that others use too.
     """
 
     program: str
@@ -80,6 +83,8 @@ class ProgramVersion:
     reserve_pct: Rule[float] | None = None
     export: Rule[bool] | None = None
     grid_charge: Rule[bool] | None = None
+    preparation: PreparationRules = UNPREPARED
+    stacking: StackingTerms = ALONE
     rates: tuple[Rate, ...] = ()
     factors: tuple[RateFactor, ...] = ()
     years_by: YearsBy = YearsBy.ANNIVERSARY
@@ -112,6 +117,11 @@ class GridProgram:
     id: str
     zone: str
     versions: tuple[ProgramVersion, ...]
+
+    @property
+    def kept_s_max(self) -> float:
+        """The longest time for which energy is kept before an event, s."""
+        return max((version.preparation.kept_s() for version in self.versions), default=0.0)
 
     def version_on(self, day: date) -> ProgramVersion | None:
         """The version in force on a local day; None = there is none."""

@@ -33,6 +33,15 @@ class Asker(Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Evident(Generic[T]):
+    """A value of a program that binds nobody, with its certainty and where it is read."""
+
+    value: T
+    certainty: Certainty
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Rule(Generic[T]):
     """A value of a program with its effect, its certainty and where it is read."""
 

@@ -17,6 +17,7 @@ from gateway.domain.commands import CommandResult
 from gateway.domain.control.authority import HandBackParams, spread_s
 from gateway.domain.control.contact import Contact
 from gateway.domain.control.decision import Decision, DecisionParams, Ends, Halt, decide
+from gateway.domain.control.kept import held
 from gateway.domain.control.marks import note_answers, standing
 from gateway.domain.control.observed import Observed, observe
 from gateway.domain.control.own_mode import OwnModes, wanted_ways
@@ -272,7 +273,7 @@ class ControlLoop(Part):
             self._params(), reach=observed.reach, lost=lost, by_own_mode=own, on_top=self._on_top,
         )  # fmt: skip
         self._trackings, self._on_top = tracked.tracking, tracked.on_top
-        return tracked
+        return held(tracked, events, claims)
 
     def _decide(self, observed: Observed, arbitrated: Arbitrated, allowed: Envelope, tracked: Tracked) -> Decision:
         """Decide whose reserve to raise first, and what to write."""

@@ -90,11 +90,12 @@ class Dispatcher(Part):
                 program_w=self.program_w,
                 source_w=self.source_w,
                 ending={name for name, program in programs.items() if not program.open_ended},
-            )
+            ),
+            self.rules.programs,
         )
         self._book.release_only = release_only
         self._exclusions = Exclusions()
-        self._take_backs = TakeBacks()
+        self._take_backs = TakeBacks(programs=self.rules.programs)
         self._submitting = asyncio.Lock()
         self._doomed: set[EventId] = set()
         self._stop_requests = 0
@@ -110,7 +111,7 @@ class Dispatcher(Part):
             withdrawn=remembered.withdrawn,
         )
         self._exclusions = Exclusions(remembered.exclusions)
-        self._take_backs = TakeBacks(remembered.taken_back)
+        self._take_backs = TakeBacks(remembered.taken_back, self.rules.programs)
 
     # -- decisions -------------------------------------------------------------------------------------------
 

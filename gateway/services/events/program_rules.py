@@ -223,7 +223,9 @@ class ProgramRules:
             elif said.version is None:
                 found.append(event)
             else:
-                found.append(within(event, self._narrowed_request(event, said.version), said.until_ms))
+                charge = said.version.grid_charge
+                request = self._narrowed_request(event, said.version)
+                found.append(within(event, request, said.until_ms, charges=charge is None or charge.value))
         if not ahead:
             self._note_held({event.request.id: event.request for event in events}, held)
         return found

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from gateway.domain.events.calendar import DAY_MS, Daily
 from gateway.domain.events.lifecycle import ActiveEvent, BookEntry, EventState
+from gateway.domain.events.preparation import keeping
 from gateway.domain.events.program_rules import asked, judge, narrowed, occurrences, used_spans, within
 from gateway.domain.events.request import (
     OPEN_MS,
@@ -130,15 +131,17 @@ def test_the_reserve_is_the_larger_of_the_events_and_the_programs(events: float,
 
 
 def test_exports_and_charging_from_the_grid_are_left_out_where_they_are_not_permitted() -> None:
-    request = replace(REQUEST, precharge=True, prepare_s=60.0)
+    request = replace(REQUEST, precharge=True, prepare_s=60.0, start_ms=60_000)
     assert narrowed(request, VERSION) is request
     found = narrowed(request, replace(VERSION, export=rule(False), grid_charge=rule(False)))
-    assert (found.compensation, found.precharge) == (Compensation.SITE_LOAD, False)
+    assert found.compensation is Compensation.SITE_LOAD
     permitted = narrowed(request, replace(VERSION, export=rule(True), grid_charge=rule(True)))
     assert permitted is request
-    fill = Running(target=Target(want=Want.BACKUP), since_ms=0, until_ms=1, sustained_until_ms=1)
-    event = ActiveEvent(index=0, request=request, running=fill, preparing=True)
-    assert within(event, found, 1).target.want is Want.IDLE
+    kept = keeping(request, None, 60_000)
+    fill = None if kept is None else kept.running(0)
+    assert fill is not None
+    event = ActiveEvent(index=0, request=request, running=fill, keeping=kept)
+    assert within(event, found, 1, charges=False).target.want is Want.IDLE
     assert within(event, request, 1).target.want is Want.BACKUP
 
 
