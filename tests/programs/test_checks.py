@@ -29,6 +29,9 @@ def versions(until: str | None, first: str) -> str:
     return changed("    from: 2026-01-01\n", f"    from: {first}\n", text=text)
 
 
+SAME_HOURS = "adjustment_window: {value: {from_h: 2, until_h: 2}, evidence: verified, source: page}"
+
+
 @pytest.mark.parametrize(
     ("until", "first", "words"),
     [
@@ -79,6 +82,8 @@ def test_a_gap_is_a_fault_on_any_day_for_a_program_without_seasons() -> None:
          "versions.0.rules.storm_lockout_h.effect: refuse or clip: this binds whoever dispatches"),
         ("{hours: 2}, effect: warn", "{hours: 2}, effect: clip",
          "versions.0.rules.notice.effect: refuse or warn: nothing of the event would be left"),
+        ("      formula:", f"      {SAME_HOURS}\n      formula:",
+         "versions.0.performance.adjustment_window.value: until_h: not less than from_h"),
         ("grid_charge: {value: true", "grid_charge: {value: false",
          "versions.0.preparation.charge_from_grid: rules.grid_charge does not permit it"),
         ('[{from: "16:00", until: "21:00"}]', '[{from: "16:00", until: "21:00"}, {from: "20:00", until: "22:00"}]',

@@ -6,8 +6,10 @@ from typing import Any
 
 from gateway.domain.rules.calendar import ClockWindow, Season
 from gateway.domain.rules.counts import Allowance, Per
+from gateway.domain.rules.preparation import AdjustmentWindow
 from gateway.domain.rules.program import ClockNotice, LeadNotice, LengthBounds
 from gateway.domain.rules.rates import ChosenRate, RateCase, RateUnit, YearsBy, choose_rate
+from gateway.domain.rules.stacking import PaidFor, StackingTerms
 from gateway.domain.rules.values import Certainty, Effect, Rule
 from tests.builders.programs import SAMPLE, SECOND, changed, program
 
@@ -34,6 +36,27 @@ def test_every_rule_of_a_document_is_a_value_in_seconds_minutes_and_days() -> No
     assert version.calendar.weekdays == frozenset(range(5))
     assert date(2025, 7, 4) in version.calendar.holidays
     assert version.years_by is YearsBy.CALENDAR_YEAR
+
+
+def test_what_is_kept_and_what_is_paid_for_keep_their_evidence() -> None:
+    window = "adjustment_window: {value: {from_h: 4, until_h: 1}, evidence: reported, source: page}\n      formula:"
+    stacks = """stacking:
+      paid_for: {value: load, evidence: verified, source: page}
+      beside_load: {value: exports, evidence: verified, source: page}
+      up_to_nomination: {value: true, evidence: verified, source: page}
+      yields: {value: true, evidence: verified, source: page}
+    performance:"""
+    (version,) = program(changed("formula:", window).replace("performance:", stacks, 1)).versions
+    kept = version.preparation
+    assert kept.keep_s is not None
+    assert kept.adjustment is not None
+    assert (kept.kept_s(), kept.keep_s.source) == (14_400.0, "page")
+    assert (kept.adjustment.value, kept.adjustment.certainty) == (
+        AdjustmentWindow(from_s=14_400.0, until_s=3_600.0), Certainty.REPORTED,
+    )  # fmt: skip
+    terms = StackingTerms(paid_for=PaidFor.LOAD, beside_load=PaidFor.EXPORTS, up_to_nomination=True, yields=True)
+    assert version.stacking == terms
+    assert program().versions[0].stacking == StackingTerms(), "absent is nothing in particular"
 
 
 def test_notice_by_a_clock_time_is_kept_as_one() -> None:

@@ -12,8 +12,9 @@ from pydantic import BaseModel
 from gateway.domain.rules.calendar import HOUR_MS, Span, local_ms
 from gateway.domain.rules.permission import Asked, permission
 from gateway.domain.rules.rates import ChosenRate, RateCase, RateUnit, choose_rate
+from gateway.domain.rules.stacking import PaidFor
 from gateway.domain.rules.values import Asker, Certainty
-from gateway.programs.language import DispatchRules, Pricing, ProgramDocument
+from gateway.programs.language import DispatchRules, Performance, Preparation, Pricing, ProgramDocument, Stacking
 from gateway.programs.loader import load_programs
 
 PROGRAMS = load_programs(Path(__file__).parents[2] / "config" / "programs")
@@ -158,8 +159,27 @@ def test_an_event_at_an_hour_outside_the_window_is_refused_here_and_a_warning_fo
         assert (found.refused, found.outside_known_rules) == (refused, not refused)
 
 
+def test_what_is_kept_before_an_event_and_who_yields_is_data() -> None:
+    day = date(2026, 7, 7)
+    versions = {name: loaded.program.version_on(day) for name, loaded in PROGRAMS.items()}
+    keeps = {name for name, version in versions.items() if version is not None and version.preparation.kept_s() > 0}
+    assert keeps == {"dsgs-option3", "elrp-a4", "connectedsolutions-ma"}
+    yields = {name for name, version in versions.items() if version is not None and version.stacking.yields}
+    assert yields == {"tou-daily"}
+    for name, version in versions.items():
+        wants = None if version is None else version.preparation.charge_from_grid
+        assert wants is None or not wants.value, f"{name}: no shipped program is known to want it"
+
+
+def test_demand_response_is_paid_for_load_and_dsgs_beside_it_for_exports() -> None:
+    resource, dsgs = PROGRAMS["ra-leap"].program.versions[0], PROGRAMS["dsgs-option3"].program.versions[-1]
+    assert resource.stacking.paid_for is PaidFor.LOAD
+    assert (dsgs.stacking.paid_for, dsgs.stacking.beside_load) == (PaidFor.BOTH, PaidFor.EXPORTS)
+
+
 def test_the_page_of_the_language_names_every_program_and_key() -> None:
     page = (Path(__file__).parents[2] / "config" / "programs" / "README.md").read_text(encoding="utf-8")
     keys = [*ProgramDocument.model_fields, *(f"rules.{name}" for name in DispatchRules.model_fields)]
+    keys += [*Preparation.model_fields, *Stacking.model_fields, *Performance.model_fields]
     missing = [name for name in (*SHIPPED, *keys) if f"`{name}`" not in page]
     assert missing == []

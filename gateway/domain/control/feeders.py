@@ -1,11 +1,13 @@
 """Keeps power within what each feeder may carry: devices are numbered by feeder, -1 = on none; sizes in W."""
 
+from collections.abc import Callable, Iterable
+
 import numpy as np
 from numpy.typing import NDArray
 
 from gateway.domain.fleet.fleet import Snapshot
 from gateway.domain.fleet.measured import Power
-from gateway.domain.types import Bools, Floats
+from gateway.domain.types import Bools, Floats, Ints
 
 
 def left_w(feeder_w: Floats, feeder: NDArray[np.int32], carried_w: Floats, mask: Bools) -> Floats:
@@ -13,6 +15,20 @@ def left_w(feeder_w: Floats, feeder: NDArray[np.int32], carried_w: Floats, mask:
     rows = np.flatnonzero((carried_w > 0) & ~mask & (feeder >= 0))
     used_w = np.bincount(feeder[rows], carried_w[rows], minlength=len(feeder_w))
     return np.maximum(feeder_w - used_w, 0.0)
+
+
+def carried_w(
+    goal_w: Floats,
+    bounds_w: Iterable[Floats | None],
+    feeder: NDArray[np.int32],
+    taken_w: Ints,
+    loose_w: Callable[[], Floats],
+) -> Floats:
+    """`goal_w` within every one of some bounds of feeders; None = no bounds. `loose_w` is asked where there are any."""
+    for feeder_w in bounds_w:
+        if feeder_w is not None and len(feeder_w):
+            goal_w = within_w(goal_w, feeder_w, feeder, taken_w.astype(np.float64), loose_w())
+    return goal_w
 
 
 def within_w(goal_w: Floats, feeder_w: Floats, feeder: NDArray[np.int32], taken_w: Floats, loose_w: Floats) -> Floats:

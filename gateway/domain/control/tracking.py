@@ -14,7 +14,7 @@ import numpy as np
 from gateway.domain.control.allocation import Allocation, Ask, Shortfall, allocate
 from gateway.domain.control.ceilings import Ceilings
 from gateway.domain.control.device_targets import device_target_w, in_steps, kept_w
-from gateway.domain.control.feeders import left_w, loose_each_w, within_w
+from gateway.domain.control.feeders import carried_w, left_w, loose_each_w
 from gateway.domain.control.progress import Progress, Tracked, Tracking, TrackingParams, cause, unseen_w
 from gateway.domain.control.ramp import Governor, RampBudget, Trim, beside_others, trimmed
 from gateway.domain.control.reach import Reach, everybody
@@ -131,7 +131,9 @@ class _Tracker:
             self._before[: len(on_top)] = np.where(running, on_top, NOBODY)
         ahead_w = {}
         for event in events:
-            if event.actuates and event.target.want is not Want.SELF_CONSUMPTION:
+            # one without a device left does not move, and begins anew once it has some
+            moves = event.actuates and event.index not in self._claims.lost
+            if moves and event.target.want is not Want.SELF_CONSUMPTION:
                 known = self._tracked.get(event.index)
                 ahead_w[event.index] = np.inf if known is None or known.target != event.target else known.ahead_w
         self._ramp = RampBudget(self._params.fleet_w_per_s, self._dt_s, ahead_w)
@@ -160,7 +162,7 @@ class _Tracker:
             by_itself=idle & self._by_itself,
             by_own_mode=self._own,
             on_top=self._on_top,
-            tracking=self._next,
+            tracking={index: one for index, one in self._next.items() if index not in self._claims.lost},
             progress=self._progress,
         )
 
@@ -278,10 +280,10 @@ class _Tracker:
         return self._allocate(event, -sign * min(abs(need_w), most_w), carrying)
 
     def _run_down(self, event: ActiveEvent, mine: Bools) -> Ints:
-        """Setpoints of devices on their way to 0, also from what they give by themselves, as the governor allows."""
+        """Setpoints of devices on their way to 0, no faster than the governor allows."""
         control = self._snapshot.control
-        now_w = np.where(control.authority == int(Authority.CONTROLLED), control.setpoint_w, self._each_w.clip(0.0))
-        now_w = np.where(mine & self._reliable, now_w, 0)
+        carrying = mine & (control.authority == int(Authority.CONTROLLED)) & self._reliable
+        now_w = np.where(carrying, control.setpoint_w, 0)
         low_w, high_w = -np.floor(self._allowed.charge_w), np.floor(self._allowed.discharge_w)
         now_w = np.clip(now_w, low_w, high_w)
         size_w = float(np.abs(now_w).sum())
@@ -411,16 +413,8 @@ class _Tracker:
 
     def _carried(self, event: ActiveEvent, goal_w: Floats) -> Floats:
         """`goal_w` cut to what feeders still may carry."""
-        for feeder_w in (self._params.feeder_w, self._params.maintenance_feeder_w if event.index < NOBODY else None):
-            if feeder_w is not None and len(feeder_w):
-                goal_w = within_w(
-                    goal_w,
-                    feeder_w,
-                    self._snapshot.nameplate.feeder,
-                    self._taken_w.astype(np.float64),
-                    self._loose_each_w(),
-                )
-        return goal_w
+        bounds_w = self._params.feeder_w, self._params.maintenance_feeder_w if event.index < NOBODY else None
+        return carried_w(goal_w, bounds_w, self._snapshot.nameplate.feeder, self._taken_w, self._loose_each_w)
 
     def _note(
         self,

@@ -136,6 +136,40 @@ async def test_an_event_that_goes_outside_known_rules_is_marked_so_also_after_a_
         assert (shown["outside_known_rules"], shown["broken_rules"]) == (False, [])
 
 
+async def test_an_event_tells_from_when_energy_is_kept_for_it_and_by_which_rules() -> None:
+    kept = f"""\
+    preparation:
+      keep_h: {{value: 5, {TAIL}
+      charge_from_pv: {{value: true, {TAIL}
+    performance:
+"""
+    async with rig(programs=loaded(WINTER.replace("    performance:\n", kept))) as r:
+        start_ms = r.world.clock.utc + 8 * HOUR_MS
+        await r.ask("POST", "/v1/dispatch-events", json=event("e", start_ms))
+        shown = await r.ask("GET", "/v1/dispatch-events/e")
+        known = {"version": "winter one", "evidence": "reported", "source": "page"}
+        whole = {
+            "kept_from": "2027-01-15T11:00:00Z", "kept_until": "2027-01-15T16:00:00Z",
+            "charges_from_pv": True, "grid_charging": [],
+            "rules": [
+                {"rule": "keep_h", **known,
+                 "says": "energy is kept for 5 h before an event; meanwhile a home buys what its battery would have "
+                         "given it"},
+                {"rule": "charge_from_pv", **known, "says": "batteries may charge from PV meanwhile"},
+            ],
+        }  # fmt: skip
+        assert shown["preparation"] == whole
+        own = event("own", start_ms) | {"program": "other", "prepare_s": 600, "precharge": True}
+        await r.ask("POST", "/v1/dispatch-events", json=own)
+        shown = await r.ask("GET", "/v1/dispatch-events/own")
+        span = ["2027-01-15T15:50:00Z", "2027-01-15T16:00:00Z"]
+        assert shown["preparation"] == {
+            "kept_from": span[0], "kept_until": span[1], "charges_from_pv": True, "grid_charging": [span], "rules": [],
+        }  # fmt: skip
+        await r.ask("DELETE", "/v1/dispatch-events/own")
+        assert (await r.ask("GET", "/v1/dispatch-events/own"))["preparation"] is None
+
+
 async def test_an_event_that_a_rule_holds_is_shown_without_progress() -> None:
     text = WINTER.replace('"16:00", until: "21:00"}], effect: refuse', '"08:10", until: "21:00"}], effect: clip')
     async with rig(programs=loaded(text)) as r:

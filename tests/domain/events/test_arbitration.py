@@ -1,5 +1,6 @@
 """Who gets which device: what can share a battery does, the rest goes by rank, and every watt is credited once."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from gateway.domain.events.arbitration import Claims, claim
 from gateway.domain.events.attribution import Credit, credit, pays_export, program_reserve_pct
 from gateway.domain.events.lifecycle import ActiveEvent
 from gateway.domain.events.request import Compensation, EventKind, EventRequest, Target, Want, power
+from gateway.domain.rules.stacking import PaidFor, StackedClaim, StackingTerms, stacked
 from gateway.domain.types import Slots
 from tests.domain.events.test_book import active, request
 
@@ -183,6 +185,38 @@ def test_attributed_nomination_bounds_what_is_credited() -> None:
     a = request("a", priority=1, compensation=Compensation.NOMINATION, nomination_w=800.0, **OUT)
     found = credited((a, slots(0)), (request("b", **OUT), slots(0)), measured_w=[5000])
     assert found == {"a": 800, "b": 4200}
+
+
+PAYS = st.sampled_from(PaidFor)
+
+
+@given(
+    st.integers(-5_000, 9_000), st.integers(-2_000, 9_000) | st.none(),
+    st.lists(st.tuples(PAYS, st.none() | PAYS, st.booleans(), st.none() | st.integers(0, 6_000)), max_size=4),
+)  # fmt: skip
+def test_attributed_power_is_what_an_hour_of_it_is_shared_as(
+    given_w: int, load_w: int | None, drawn: list[tuple[PaidFor, PaidFor | None, bool, int | None]]
+) -> None:
+    events, stackable = [], []
+    for number, (pays, beside, at_load, nominated_w) in enumerate(drawn):
+        terms = StackingTerms(paid_for=pays, beside_load=beside, up_to_nomination=True)
+        limit = Compensation.SITE_LOAD if at_load else Compensation.EXPORTS
+        asked = request(f"e{number}", priority=number + 1, compensation=limit, nomination_w=nominated_w, **OUT)
+        events.append(replace(active(asked, number), terms=terms))
+        stackable.append(
+            StackedClaim(
+                name=f"e{number}", rank=number, terms=terms, homes=np.ones(1, dtype=np.bool_), from_ms=0,
+                until_ms=3_600_000, paid_for=PaidFor.LOAD if at_load else PaidFor.BOTH,
+                nomination_w=None if nominated_w is None else np.array([float(nominated_w)]),
+            )
+        )  # fmt: skip
+    load = np.array([float("nan") if load_w is None else float(load_w)])
+    found = claim(events, [slots(0)] * len(events), 1)
+    now_w = credit(events, found, np.array([float(given_w)]), load, {})
+    of_hour = stacked(np.array([given_w]), load, stackable, 3_600_000)
+    assert {index: one.own_w for index, one in now_w.items()} == {
+        index: of_hour.shares[f"e{index}"].wh[0] for index in now_w
+    }
 
 
 def test_attributed_charging_is_negative_and_the_other_way_is_worth_nothing() -> None:
