@@ -119,7 +119,7 @@ class StackedClaim:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Share:
+class ProgramShare:
     """Whole Wh of each home that are a claim's. `known`: False where that rests on a load that nobody knows: a program
     that is paid for load or exports alone has nothing there, and one after it has the most that may be its own."""
 
@@ -132,12 +132,12 @@ class Stacked:
     """What is whose, by the names of claims. `own_use`: what no program takes; with the shares it sums to what was
     discharged."""
 
-    shares: Mapping[str, Share]
+    shares: Mapping[str, ProgramShare]
     own_use_wh: Ints
 
 
 def stacked(discharged_wh: Ints, load_wh: Floats, claims: Sequence[StackedClaim], length_ms: int) -> Stacked:
-    """Share what batteries gave in an interval of `length_ms` among claims, in whatever order those are.
+    """ProgramShare what batteries gave in an interval of `length_ms` among claims, in whatever order those are.
 
     `discharged_wh` of each home, net, below 0 = it charged: no claim has a part in that. `load_wh`: what the home would
     have drawn without its battery, net of PV (NaN = unknown). Power is taken to be even over the interval. What a part
@@ -167,6 +167,6 @@ def stacked(discharged_wh: Ints, load_wh: Floats, claims: Sequence[StackedClaim]
                 part = np.minimum(whole.offered(paid_for, homes), most)
                 whole.take(paid_for, part)
                 wh_ms[claim.name] += part.astype(np.int64) * (until_ms - from_ms)
-    shares = {name: Share(wh=amount // length_ms, known=known[name]) for name, amount in wh_ms.items()}
+    shares = {name: ProgramShare(wh=amount // length_ms, known=known[name]) for name, amount in wh_ms.items()}
     taken = sum((share.wh for share in shares.values()), np.zeros(n, dtype=np.int64))
     return Stacked(shares=shares, own_use_wh=discharged_wh - taken)

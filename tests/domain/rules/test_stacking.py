@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.domain.rules.stacking import ALONE, PaidFor, Share, Stacked, StackedClaim, StackingTerms, stacked
+from gateway.domain.rules.stacking import ALONE, PaidFor, ProgramShare, Stacked, StackedClaim, StackingTerms, stacked
 
 QUARTER_MS, HOUR_MS = 900_000, 3_600_000
 NAN = float("nan")
@@ -136,7 +136,7 @@ WH = st.lists(st.integers(-500, 3_000), min_size=N, max_size=N).map(np.array)
 LOADS = st.lists(st.floats(-500, 3_000) | st.just(NAN), min_size=N, max_size=N).map(np.array)
 
 
-def whole(found: Stacked) -> list[tuple[str, Share]]:
+def whole(found: Stacked) -> list[tuple[str, ProgramShare]]:
     return sorted(found.shares.items())
 
 
