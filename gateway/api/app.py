@@ -17,6 +17,7 @@ from gateway.api.route import RestRoute
 from gateway.api.routes.audit import AuditRoutes
 from gateway.api.routes.dispatch import DispatchRoutes, Trust
 from gateway.api.routes.enrollments import EnrollmentRoutes
+from gateway.api.routes.exclusions import ExclusionRoutes
 from gateway.api.routes.fleet import DeviceView, FleetRoutes
 from gateway.api.routes.health import HealthRoutes
 from gateway.api.routes.leap import LeapRoutes, LeapUploads
@@ -104,6 +105,7 @@ def make_app(parts: Parts) -> web.Application:
     """The routes over `parts`."""
     groups = (
         DispatchRoutes(parts.dispatcher, parts.events, parts.trust, parts.clock),
+        ExclusionRoutes(parts.dispatcher, parts.events.excluded, parts.clock),
         TelemetryRoutes(parts.telemetry, parts.history),
         LeapRoutes(parts.leap),
         FleetRoutes(parts.devices, parts.inventory, parts.past),

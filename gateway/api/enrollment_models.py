@@ -145,12 +145,14 @@ class NextEvent(Body):
 
 class ParticipationState(Body):
     """Whether a device takes part in the program's next event as things stand. `left_out`: what enrollment says against
-    it, also where that is only observed; `limits`: why it could give nothing now."""
+    it, also where that is only observed; `limits`: why it could give nothing now; `excluded_by`: exclusions of its
+    territory within the time of the event."""
 
     device: str
     takes_part: bool
     left_out: str | None
     limits: list[str]
+    excluded_by: list[str]
     status: str
     consent: str
 

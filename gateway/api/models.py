@@ -1,11 +1,10 @@
 """Bodies of the REST answers; `openapi` makes the document from them."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
-from pydantic import ConfigDict, Field, StrictBool, model_validator
+from pydantic import Field, StrictBool
 
 from gateway.schemas.body import Body
-from gateway.schemas.event import GroupBody, Identifier, Moment
 from gateway.schemas.reports import AvailabilityBody, EventStatus
 from gateway.services.devices.import_rows import DeviceFields
 
@@ -40,56 +39,6 @@ class StopState(Body):
     active: bool
     by: str
     durable: bool
-
-
-class ExclusionBody(Body):
-    """Keeps devices out of dispatch: `opt_out` by their owners (of one `event`, or of all), `storm` to keep energy for
-    an outage. `from` absent = from now on, `until` absent = until it is lifted, `by` absent = whom the query names."""
-
-    model_config = ConfigDict(extra="forbid", populate_by_name=True)
-
-    id: Identifier
-    reason: Literal["opt_out", "storm"]
-    group: GroupBody
-    since: Moment | None = Field(default=None, alias="from")
-    until: Moment | None = None
-    event: Identifier | None = None
-    by: Annotated[str, Field(max_length=64)] | None = None
-
-    @model_validator(mode="after")
-    def _fits(self) -> "ExclusionBody":
-        if self.event is not None and self.reason != "opt_out":
-            raise ValueError("event: belongs to opt_out")
-        if self.since is not None and self.until is not None and self.until <= self.since:
-            raise ValueError("until: not after from")
-        return self
-
-
-class ExclusionState(Body):
-    """An exclusion, how many devices it names and whether it is in force now. While it is not `durable` a restart would
-    forget it; it is written as soon as the disk takes it."""
-
-    id: str
-    reason: str
-    event: str | None
-    since: str
-    until: str | None
-    by: str
-    devices: int
-    active: bool
-    durable: bool
-
-
-class ExclusionAnswer(ExclusionState):
-    """An exclusion as it was set. `warnings`: what it names and is not there now: devices, tags, an event."""
-
-    warnings: list[str]
-
-
-class ExclusionList(Body):
-    """All exclusions."""
-
-    exclusions: list[ExclusionState]
 
 
 class AuditBody(Body):
@@ -225,11 +174,14 @@ class ConnectionState(Body):
 
 
 class PlacementState(Body):
-    """At which site and meter a device was (`meter` null: not known). `since` null: since before that was noted;
-    `until` null: it is."""
+    """At which site and meter a device was, and where its home is; null: not known. `since` null: since before that
+    was noted; `until` null: it is."""
 
     site: str
     meter: str | None
+    postcode: str | None
+    county: str | None
+    utility: str | None
     since: str | None
     until: str | None
 

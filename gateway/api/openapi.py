@@ -11,6 +11,7 @@ from gateway.api.route import Number, RestRoute, Text
 from gateway.api.routes.audit import AuditRoutes
 from gateway.api.routes.dispatch import DispatchRoutes
 from gateway.api.routes.enrollments import EnrollmentRoutes
+from gateway.api.routes.exclusions import ExclusionRoutes
 from gateway.api.routes.fleet import FleetRoutes
 from gateway.api.routes.health import HealthRoutes
 from gateway.api.routes.leap import LeapRoutes
@@ -21,6 +22,7 @@ from gateway.api.routes.webhooks import WebhookRoutes
 
 ROUTES: tuple[RestRoute, ...] = (
     *DispatchRoutes.ROUTES,
+    *ExclusionRoutes.ROUTES,
     *AuditRoutes.ROUTES,
     *TelemetryRoutes.ROUTES,
     *LeapRoutes.ROUTES,

@@ -73,7 +73,10 @@ def enrollments_participation(
         + ("no event" if event is None else f"event {event['id']} {event['state']} from {event['start']}"),
         markup=False, highlight=False,
     )  # fmt: skip
-    show([row | {"limits": " ".join(row["limits"]) or None} for row in found["devices"]], of="devices")
+    show(
+        [row | {name: " ".join(row[name]) or None for name in ("limits", "excluded_by")} for row in found["devices"]],
+        of="devices",
+    )
     for why, count in found["left_out"].items():
         out.print(f"{why}: {count} of {found['total']}", markup=False, highlight=False)
 

@@ -136,7 +136,8 @@ class EventStatus(Body):
     or of the newest occurrence, unless the request names another), `next`, the offset of the next page, and
     `occurrences`, the newest that are over; `occurrences_before` is what the request for older ones has as `before`,
     null if there are none. `broken_rules` are those of its program as they were when it was decided;
-    `outside_known_rules`: it goes although one of them says otherwise."""
+    `outside_known_rules`: it goes although one of them says otherwise. `excluded`: how many of its `devices` are kept
+    out by exclusions while it runs, null while it does not."""
 
     id: str
     source: str
@@ -159,6 +160,7 @@ class EventStatus(Body):
     unserved_w: float | None
     shortfall: str | None
     devices: int
+    excluded: int | None = None
     unmeasured: int | None
     outside_known_rules: bool = False
     broken_rules: list[BrokenRule] = Field(default_factory=list)

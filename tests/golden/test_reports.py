@@ -35,7 +35,7 @@ async def test_platform_is_told_of_an_event_what_stands_in_the_golden_file() -> 
     shown = {
         "event": (await running_event(view)),
         "events": [body.model_dump() for body in (await view.page(None, 100)).events],
-        "exclusions": {"exclusions": [body.model_dump() for body in view.exclusions()]},
+        "exclusions": {"exclusions": [body.model_dump() for body in view.excluded.all()]},
         "quarantine": view.quarantine().model_dump(),
         "availability": {"groups": [body.model_dump() for body in view.availability()]},
     }

@@ -1,36 +1,29 @@
-"""Events, stops, exclusions, quarantine and availability."""
+"""Events, stops, quarantine and availability."""
 
 from collections.abc import Awaitable
 from typing import Protocol
 
 from aiohttp import web
 
-from gateway import former_names
 from gateway.api.exchange import PAGE_MAX, json_answer, json_list, problem, read_body, small_body
 from gateway.api.models import (
     AvailabilityList,
     EventList,
-    ExclusionAnswer,
-    ExclusionBody,
-    ExclusionList,
     Quarantine,
     StopBody,
     StopState,
 )
-from gateway.api.route import BY, Number, RestRoute, Text, asked_formerly, by, source
+from gateway.api.route import BY, Number, RestRoute, Text, by, source
 from gateway.api.views.dispatch import DispatchView
 from gateway.clock import Clock
 from gateway.domain.access import Scope
 from gateway.domain.events.book import Answer, Outcome, Refusal
-from gateway.domain.events.exclusions import Exclusion
 from gateway.domain.events.lifecycle import BookEntry
-from gateway.domain.types import EventId
 from gateway.schemas import operations as ops
 from gateway.schemas.event import EventBody, answer_body, parse_event
 from gateway.schemas.reports import AnswerBody, EventStatus
 from gateway.services.events.intake import Dispatcher
 
-EXCLUSIONS = "exclusions"
 AFTER, LIMIT = Text("after"), Number("limit", 100, PAGE_MAX)
 SOURCE, OCCURRENCE, BEFORE = Text("source"), Text("occurrence"), Text("before")
 OFFSET, DEVICES = Number("offset", 0, 10**9), Number("limit", PAGE_MAX, PAGE_MAX)
@@ -103,34 +96,6 @@ class DispatchRoutes:
         durable = await self._dispatcher.stop_all(active=body.active, by=who)
         return json_answer(StopState(active=body.active, by=who, durable=durable), status=200 if durable else 202)
 
-    async def set_exclusion(self, request: web.Request) -> web.StreamResponse:
-        body = await read_body(request, ExclusionBody)
-        now_ms = self._clock.now().utc_ms
-        exclusion = Exclusion(
-            id=body.id,
-            reason=body.reason,
-            group=body.group.group(),
-            from_ms=now_ms if body.since is None else round(body.since.timestamp() * 1000),
-            until_ms=None if body.until is None else round(body.until.timestamp() * 1000),
-            event=None if body.event is None else EventId(body.event),
-            by=by(request, body.by),
-        )
-        durable = await self._dispatcher.exclude(exclusion)
-        return json_answer(self._events.exclusion_set(exclusion, durable=durable), status=200 if durable else 202)
-
-    async def exclusions(self, request: web.Request) -> web.StreamResponse:
-        empty: ExclusionList | bytes = ExclusionList(exclusions=[])
-        member = EXCLUSIONS
-        if asked_formerly(request):
-            member = former_names.MEMBERS[EXCLUSIONS]
-            empty = f'{{"{member}":[]}}'.encode()
-        return await json_list(request, empty, member, self._events.exclusions())
-
-    async def lift_exclusion(self, request: web.Request) -> web.StreamResponse:
-        if not await self._dispatcher.lift(request.match_info["id"], by=by(request)):
-            return problem(404, "no such hold" if asked_formerly(request) else "no such exclusion")
-        return await self.exclusions(request)
-
     async def quarantine(self, request: web.Request) -> web.StreamResponse:
         return await json_list(request, self._events.quarantine(), "entries", self._events.untrusted())
 
@@ -179,19 +144,6 @@ class DispatchRoutes:
             operation=ops.STOP_ALL, scope=Scope.DISPATCH, handler=stop_all, urgent=True,
             summary="Stop dispatch: release everything, ramped, and refuse events until cleared (active false)",
             body=StopBody, answers={200: StopState, 202: StopState}, problems=(400, 503),
-        ),
-        RestRoute(
-            operation=ops.SET_EXCLUSION, scope=Scope.DISPATCH, handler=set_exclusion,
-            summary="Keep devices out of dispatch (an owner's opt-out, a storm); the same id replaces",
-            query=(BY,), body=ExclusionBody, answers={200: ExclusionAnswer, 202: ExclusionAnswer}, problems=(400,),
-        ),
-        RestRoute(
-            operation=ops.LIST_EXCLUSIONS, handler=exclusions, summary="List exclusions",
-            answers={200: ExclusionList},
-        ),
-        RestRoute(
-            operation=ops.LIFT_EXCLUSION, scope=Scope.DISPATCH, handler=lift_exclusion, summary="End an exclusion",
-            query=(BY,), answers={200: ExclusionList}, problems=(400, 404, 503),
         ),
         RestRoute(
             operation=ops.SHOW_QUARANTINE, handler=quarantine,

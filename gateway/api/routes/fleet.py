@@ -174,7 +174,8 @@ class FleetRoutes:
 def _placement(known: Placement) -> PlacementState:
     valid = known.valid
     return PlacementState(
-        site=known.site, meter=known.meter or None,
+        site=known.site, meter=known.meter or None, postcode=known.postcode or None, county=known.county or None,
+        utility=known.utility or None,
         since=None if valid.from_ms is None else rfc3339(valid.from_ms),
         until=None if valid.until_ms is None else rfc3339(valid.until_ms),
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""What REST and the platform see of dispatch: events, delivery records, exclusions, quarantine, availability."""
+"""What REST and the platform see of dispatch: events, delivery records, quarantine, availability."""
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator
@@ -7,7 +7,8 @@ from itertools import islice
 from typing import Any
 
 from gateway import former_names
-from gateway.api.models import EventList, ExclusionAnswer, ExclusionState, Quarantine, QuarantineEntry
+from gateway.api.models import EventList, Quarantine, QuarantineEntry
+from gateway.api.views.exclusions import ExclusionView
 from gateway.clock import Clock
 from gateway.domain.commands import CommandResult
 from gateway.domain.control.allocation import Shortfall
@@ -15,12 +16,10 @@ from gateway.domain.control.availability import HOURS
 from gateway.domain.errors import InvalidInput
 from gateway.domain.events.book import Refusal
 from gateway.domain.events.delivery_records import Failure
-from gateway.domain.events.exclusions import Exclusion
 from gateway.domain.events.lifecycle import RUNS, BookEntry, EventState, place
 from gateway.domain.events.preparation import Keeping, keeping, stated
 from gateway.domain.events.scope import own_id
 from gateway.domain.fleet.fleet import Fleet
-from gateway.domain.journal.changes import ExclusionSet
 from gateway.domain.journal.stored import StoredEvent
 from gateway.ports.journal import EventStore
 from gateway.schemas.event import OPEN
@@ -54,7 +53,7 @@ DIGITS = 18
 
 class DispatchView:
     """Reads from the services; decides nothing. `cause_of`: what is known of a device that would explain a failure;
-    `misidentified`: devices that are not what they are registered as."""
+    `misidentified`: devices that are not what they are registered as. `excluded` shows the exclusions."""
 
     def __init__(
         self,
@@ -67,7 +66,7 @@ class DispatchView:
         cause_of: CauseOf = lambda _: None,
         misidentified: Callable[[], Iterable[Untrusted]] = tuple,
     ) -> None:
-        self._fleet = fleet
+        self.excluded = ExclusionView(fleet=fleet, dispatcher=dispatcher, queries=queries, clock=clock)
         self._dispatcher = dispatcher
         self._queries = queries
         self._store = store
@@ -169,6 +168,7 @@ class DispatchView:
             shortfall=progress.reason.value if progress and progress.reason is not Shortfall.NONE else None,
             devices=0 if entry.state is EventState.REJECTED else self._dispatcher.devices(entry),
             unmeasured=progress.unmeasured if progress else None,
+            excluded=self.excluded.members(entry) if progress else None,
             outside_known_rules=said is not None and said.outside_known_rules,
             broken_rules=[
                 BrokenRule(
@@ -198,34 +198,7 @@ class DispatchView:
         kept = None if start_ms is None else keeping(request, program, start_ms)
         return None if kept is None else _kept(kept)
 
-    # -- exclusions and quarantine ---------------------------------------------------------------------------
-
-    def exclusions(self) -> Iterator[ExclusionState]:
-        """All exclusions by id, each as it is when its turn comes."""
-        exclusions = self._dispatcher.exclusions
-        owed = {change.exclusion.id for change in self._dispatcher.pending.owed(ExclusionSet)}
-        for name in exclusions.ids():
-            found = exclusions.get(name)
-            if found is not None:
-                yield self.exclusion(found, durable=name not in owed)
-
-    def exclusion(self, exclusion: Exclusion, *, durable: bool) -> ExclusionState:
-        return ExclusionState(
-            id=exclusion.id,
-            reason=exclusion.reason,
-            event=exclusion.event,
-            since=rfc3339(exclusion.from_ms),
-            until=None if exclusion.until_ms is None else rfc3339(exclusion.until_ms),
-            by=exclusion.by,
-            devices=len(self._dispatcher.exclusions.devices(self._fleet, exclusion)),
-            active=exclusion.applies(self._clock.now()),
-            durable=durable,
-        )
-
-    def exclusion_set(self, exclusion: Exclusion, *, durable: bool) -> ExclusionAnswer:
-        """The answer to whoever set an exclusion."""
-        state = self.exclusion(exclusion, durable=durable)
-        return ExclusionAnswer(**dict(state), warnings=[*self._dispatcher.missed(exclusion)])
+    # -- quarantine ------------------------------------------------------------------------------------------
 
     def quarantine(self) -> Quarantine:
         """What cannot be trusted, but for the entries."""

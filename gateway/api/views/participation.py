@@ -7,6 +7,7 @@ import numpy as np
 
 from gateway.api.enrollment_models import NextEvent, ParticipationList, ParticipationState
 from gateway.clock import Clock
+from gateway.domain.events.exclusions import Exclusion
 from gateway.domain.events.lifecycle import RUNS, BookEntry, EventState
 from gateway.domain.events.request import Way
 from gateway.domain.events.scope import own_id
@@ -19,6 +20,8 @@ from gateway.schemas.interval_rows import rfc3339
 from gateway.services.events.intake import Dispatcher
 from gateway.services.programs.participation import ProgramParticipation
 from gateway.services.settings import OBSERVE
+
+EXCLUSIONS_NAMED = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +66,7 @@ class ParticipationView:
         self, program: str, entry: BookEntry | None, slots: Slots, now_ms: int
     ) -> Iterator[ParticipationState]:  # fmt: skip
         standing = self.participation.standing(program, now_ms)
+        excluded_by = self._excluded_by(entry, slots, now_ms)
         request = None if entry is None else entry.request
         dispatched = self.participation.dispatched(program, entry, slots, now_ms)
         envelope = self.envelope()
@@ -76,14 +80,29 @@ class ParticipationView:
                 able = abs(float(most_w)) >= 1
                 limits = [] if able else list(reason_names(int(bits)))
             why = LeftOut(int(standing.left_out[slot]))
+            out = excluded_by.get(slot, [])
             yield ParticipationState(
                 device=self.fleet.ids[slot],
-                takes_part=taken and able,
+                takes_part=taken and able and not (out if not into else [one for one in out if one.leaves_alone]),
+                excluded_by=[one.id for one in out[:EXCLUSIONS_NAMED]],
                 left_out=None if why is LeftOut.NOT else why.name.lower(),
                 limits=limits,
                 status=EnrollmentStatus(int(standing.membership.status[slot])).name.lower(),
                 consent=ConsentState(int(standing.membership.consent[slot])).name.lower(),
             )
+
+    def _excluded_by(self, entry: BookEntry | None, slots: Slots, now_ms: int) -> dict[int, list[Exclusion]]:
+        """By slot the exclusions of territories that hold within the event's time, or now."""
+        begin_ms, end_ms = now_ms, now_ms + 1
+        if entry is not None:
+            begin_ms = max(now_ms, entry.request.next_ms(now_ms) or now_ms) if entry.state not in RUNS else now_ms
+            end_ms = max(begin_ms + 1, min(entry.request.end_ms, begin_ms + entry.request.length_ms))
+        found: dict[int, list[Exclusion]] = {}
+        exclusions = self.dispatcher.exclusions
+        for exclusion in exclusions.within(begin_ms, end_ms):
+            for slot in slots[exclusions.covers(self.fleet, exclusion, slots)].tolist():
+                found.setdefault(slot, []).append(exclusion)
+        return found
 
     def _next(self, program: str, now_ms: int) -> BookEntry | None:
         """The event of the program that runs, or the one that begins next."""

@@ -1,5 +1,5 @@
-"""Arbitrates what holds for each device besides the event that has it: its exclusions, and what its programs ask of
-limits."""
+"""Arbitrates what holds for each device besides the event that has it: its exclusions, and what those and its programs
+ask of limits."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,9 +13,12 @@ from gateway.domain.events.attribution import pays_export, program_reserve_pct, 
 from gateway.domain.events.lifecycle import ActiveEvent
 from gateway.domain.fleet.columns import Authority, ControlColumns, ExclusionReason
 from gateway.domain.fleet.fleet import Snapshot
+from gateway.domain.table import Singles
 from gateway.domain.types import Bools, Floats
 
-CHOSEN = np.uint8(ExclusionReason.OPTED_OUT | ExclusionReason.STORM | ExclusionReason.DEPARTING)
+CHOSEN = np.uint8(
+    ExclusionReason.OPTED_OUT | ExclusionReason.STORM | ExclusionReason.DEPARTING | ExclusionReason.EXCLUDED
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +29,7 @@ class Conditions:
     pays_export: Bools
     takes_backup: Bools
     program_reserve_pct: Floats
+    raised_reserve_pct: Singles
 
     def apply(self, control: ControlColumns) -> None:
         """Write them into columns of the same length."""
@@ -33,18 +37,25 @@ class Conditions:
         control.pays_export[:] = self.pays_export
         control.takes_backup[:] = self.takes_backup
         control.program_reserve_pct[:] = self.program_reserve_pct
+        control.raised_reserve_pct[:] = self.raised_reserve_pct
 
 
 def conditions(
-    events: Sequence[ActiveEvent], claims: Claims, snapshot: Snapshot, asked: NDArray[np.uint8], step_w: float
+    events: Sequence[ActiveEvent],
+    claims: Claims,
+    snapshot: Snapshot,
+    asked: NDArray[np.uint8],
+    raised_reserve_pct: Singles,
+    step_w: float,
 ) -> Conditions:
     """What holds from this tick on. `asked`: the exclusions asked for, of which owners' and operators' begin for at
-    most `step_w` of power at once."""
+    most `step_w` of power at once. `raised_reserve_pct`: the reserves that they ask for, which hold at once."""
     return Conditions(
         exclusions=_begun(snapshot, asked, step_w),
         pays_export=pays_export(events, claims),
         takes_backup=takes_backup(events, claims, snapshot.n),
         program_reserve_pct=program_reserve_pct(events, claims, snapshot.n),
+        raised_reserve_pct=raised_reserve_pct,
     )
 
 

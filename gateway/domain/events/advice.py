@@ -2,16 +2,18 @@
 whom it names in vain. What whoever excludes devices should know: whom that misses. And what an operator should know of
 events that nobody has ended."""
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 
 import numpy as np
 
+from gateway.domain.events.areas import unplaced
 from gateway.domain.events.calendar import DAY_MS
 from gateway.domain.events.lifecycle import BookEntry
 from gateway.domain.events.request import EventRequest, TargetGroup, Want, Way
 from gateway.domain.fleet.columns import Authority
 from gateway.domain.fleet.fleet import Fleet, Snapshot
+from gateway.domain.registry.territory import Area
 from gateway.domain.types import Now, Slots
 
 HEARD_MS = 60_000
@@ -58,6 +60,22 @@ def unmatched(fleet: Fleet, group: TargetGroup) -> tuple[str, ...]:
     if group.all:
         someone = bool(registered[: fleet.n].any())
     return tuple(_told(unknown, unused, someone=someone))
+
+
+def unmatched_area(fleet: Fleet, area: Area, devices: int) -> tuple[str, ...]:
+    """Warnings on an area that names what no home has, and on homes of which is not known what it names; `devices` are
+    in it."""
+    found = [f"no home has the {member}: {_names(texts)}" for member, texts in fleet.territories.missing(area).items()]
+    found += [
+        f"of {count} devices no {member} is known: they are not in the area"
+        for member, count in unplaced(fleet, area).items()
+    ]
+    return (*found, *(() if devices else ("the area has no device now",)))
+
+
+def excluded(count: int, of: int, names: Sequence[str]) -> tuple[str, ...]:
+    """A warning on an event: how many of its devices exclusions of areas keep out within its time."""
+    return (f"{count} of {of} devices are excluded at some time of the event: {_names(names)}",) if count else ()
 
 
 def _told(unknown: Collection[str], unused: Collection[str], *, someone: bool) -> Iterator[str]:

@@ -295,7 +295,7 @@ _REFUSED, _FAULT = np.uint64(Reason.REFUSED), np.uint64(Reason.FAULT)
 _OFFLINE = np.uint64(Reason.OFFLINE | Reason.STALE | Reason.STUCK | Reason.ISLANDED)
 _EXCLUDED = np.uint64(
     Reason.QUARANTINED | Reason.FROZEN | Reason.LOCKED | Reason.NOT_STEERABLE | Reason.UNENROLLED | Reason.OPTED_OUT
-    | Reason.MAKER_BACKUP | Reason.DEPARTING | UNCLEAR
+    | Reason.MAKER_BACKUP | Reason.DEPARTING | Reason.EXCLUDED | UNCLEAR
 )  # fmt: skip
 
 

@@ -30,9 +30,10 @@ class Authority(IntEnum):
 
 class ExclusionReason(IntFlag):
     """Why a device is excluded from dispatch, besides what it reports itself. `OPTED_OUT`: its owner opted out.
-    `STORM`: energy is kept for an expected outage. `QUARANTINED`: it did the opposite of its setpoint. `FROZEN`: many
-    of its product failed at once. `MOVING`: an import is about to register it at another place. `DEPARTING`: it is
-    handed back, since it is to be registered at another place, or removed."""
+    `STORM`: energy is kept for an expected outage. `EXCLUDED`: its territory is kept out of dispatch. `QUARANTINED`: it
+    did the opposite of its setpoint. `FROZEN`: many of its product failed at once. `MOVING`: an import is about to
+    register it at another place. `DEPARTING`: it is handed back, since it is to be registered at another place, or
+    removed."""
 
     OPTED_OUT = 1
     STORM = 2
@@ -40,9 +41,10 @@ class ExclusionReason(IntFlag):
     FROZEN = 8
     MOVING = 16
     DEPARTING = 32
+    EXCLUDED = 64
 
 
-NOT_TAKEN = np.uint8(ExclusionReason.OPTED_OUT | ExclusionReason.DEPARTING)
+NOT_TAKEN = np.uint8(ExclusionReason.OPTED_OUT | ExclusionReason.DEPARTING | ExclusionReason.EXCLUDED)
 """Exclusions of devices that are handed back at once."""
 
 
@@ -80,6 +82,7 @@ class Nameplate(Table):
     site: NDArray[np.int32] = column(-1, "Number of its site.")
     meter: NDArray[np.int32] = column(-1, "Number of its meter; -1 = not known.")
     feeder: NDArray[np.int32] = column(-1, "Number of its feeder; -1 = none.")
+    territory: NDArray[np.int32] = column(-1, "Number of where its home is (see `Fleet.territories`); -1 = not known.")
     profile: NDArray[np.int32] = column(-1, "Number of its profile.")
     product: NDArray[np.int32] = column(
         -1, "Number of its maker, product and firmware within its profile (see `Fleet.products`)."
@@ -176,6 +179,7 @@ class ControlColumns(Table):
     result: Small = column(0, "`CommandResult`: its answer to the newest command.")
     event: NDArray[np.int32] = column(-1, "Index of the event that controls it; -1 = none.")
     program_reserve_pct: Singles = column(0.0, "The reserve of the programs that it serves now.")
+    raised_reserve_pct: Singles = column(0.0, "The reserve to which exclusions of its territory raise it now.")
     written_reserve_pct: Singles = column(np.nan, "The reserve that we last wrote; NaN = none.")
     setpoint_w: Ints = column(
         0, "The setpoint in force by our knowledge, + = discharge; 0 where the device controls itself."

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from gateway.domain.registry.territory import Territory
 from gateway.domain.types import DeviceId
 
 
@@ -38,6 +39,9 @@ class Device:
     site: str = field(metadata=means("The home: its devices share one meter."))
     meter: str = field(default="", metadata=means("What its utility calls the meter of its home; money goes by it."))
     feeder: str = field(default="", metadata=means("The feeder of its home; ceilings and recovery go by it."))
+    postcode: str = field(default="", metadata=means("The postcode of its home; exclusions go by it."))
+    county: str = field(default="", metadata=means("The county of its home; exclusions go by it."))
+    utility: str = field(default="", metadata=means("The utility of its home; exclusions go by it."))
     tags: tuple[str, ...] = field(default=(), metadata=means("Groups that events and reports name."))
     capacity_wh: float = field(metadata=means("Usable energy."))
     discharge_w_max: float = field(metadata=means("Rating, on the AC side."))
@@ -69,3 +73,8 @@ class Device:
         default=False,
         metadata=means("Its operator lets facts of the profile that nobody has verified or documented control it."),
     )
+
+    @property
+    def territory(self) -> Territory:
+        """Where its home is."""
+        return Territory(postcode=self.postcode, county=self.county, utility=self.utility, feeder=self.feeder)

@@ -15,6 +15,7 @@ from gateway.domain.fleet import estimation, reserve
 from gateway.domain.fleet.columns import SETTLE_S, ControlColumns, LiveColumns, Nameplate
 from gateway.domain.fleet.device import Device, DeviceConnection
 from gateway.domain.fleet.restarts import Restarts
+from gateway.domain.fleet.territories import Territories
 from gateway.domain.readings import EnergyBatch, LiveBatch, StatusBatch
 from gateway.domain.types import Bools, DeviceId, Now, UnclearBatch
 
@@ -120,6 +121,7 @@ class Fleet:
         self.sites = Names()
         self.meters = Names()
         self.feeders = Names()
+        self.territories = Territories()
         self.profiles = Names()
         self.products = Names()
         self.connections: dict[int, DeviceConnection] = {}
@@ -168,6 +170,7 @@ class Fleet:
         plate.site[slot] = self.sites.index(device.site)
         plate.meter[slot] = self.meters.index(device.meter)
         plate.feeder[slot] = self.feeders.index(device.feeder)
+        plate.territory[slot] = self.territories.index(device.territory)
         profile = self.profiles.index(device.profile)
         if plate.profile[slot] != profile:
             plate.product[slot] = self.products.index(device.profile)
@@ -242,13 +245,16 @@ class Fleet:
             return None if np.isnan(value) else float(value)
 
         shared_w = float(plate.inverter_w_max[slot])
-        meter, feeder = int(plate.meter[slot]), int(plate.feeder[slot])
+        meter, where = int(plate.meter[slot]), self.territories.at(int(plate.territory[slot]))
         return Device(
             id=self.ids[slot],
             profile=self.profiles.texts[plate.profile[slot]],
             site=self.sites.texts[plate.site[slot]],
             meter=self.meters.texts[meter] if meter >= 0 else "",
-            feeder=self.feeders.texts[feeder] if feeder >= 0 else "",
+            feeder=where.feeder,
+            postcode=where.postcode,
+            county=where.county,
+            utility=where.utility,
             tags=self._tags_of[slot],
             capacity_wh=float(plate.capacity_wh[slot]),
             discharge_w_max=float(plate.discharge_w_max[slot]),

@@ -166,9 +166,9 @@ def charge(out: Side, into: Side, snapshot: Snapshot, setpoint_w: Floats, now: N
 
 
 def _floor_pct(out: Side, snapshot: Snapshot, unsure_pct: Floats) -> Floats:
-    """SoC below which nothing is discharged: the largest of the owner's reserve, the reported reserve and the programs'
-    reserve, plus the SoC uncertainty, at most 100; or the product's own minimum if that is higher. The minimum gets no
-    uncertainty, since the product applies it to its own SoC."""
+    """SoC below which nothing is discharged: the largest of the owner's reserve, the reported reserve, the programs'
+    reserve and that of exclusions, plus the SoC uncertainty, at most 100; or the product's own minimum if that is
+    higher. The minimum gets no uncertainty, since the product applies it to its own SoC."""
     plate, live, control = snapshot.nameplate, snapshot.live, snapshot.control
     reserve_pct = np.fmax(plate.owner_reserve_pct, live.reserve_pct)
     wanted_pct = reserve_pct
@@ -177,6 +177,10 @@ def _floor_pct(out: Side, snapshot: Snapshot, unsure_pct: Floats) -> Floats:
     floor_pct: Floats = np.minimum(wanted_pct + unsure_pct, 100.0)
     if wanted_pct is not reserve_pct:
         out.mark((wanted_pct > reserve_pct) & (live.soc_low_pct <= floor_pct), Reason.PROGRAM_RESERVE)
+    if control.raised_reserve_pct.any():
+        raised = control.raised_reserve_pct > wanted_pct
+        floor_pct = np.minimum(np.maximum(wanted_pct, control.raised_reserve_pct) + unsure_pct, 100.0)
+        out.mark(raised & (live.soc_low_pct <= floor_pct), Reason.RAISED_RESERVE)
     if plate.soc_min_pct.any():
         out.mark((plate.soc_min_pct > floor_pct) & (live.soc_low_pct <= plate.soc_min_pct), Reason.DEVICE_FLOOR)
         floor_pct = np.maximum(floor_pct, plate.soc_min_pct)
@@ -208,6 +212,9 @@ def choices(out: Side, into: Side, snapshot: Snapshot, setpoint_w: Floats, now: 
         opted_out = (control.exclusions & np.uint8(ExclusionReason.OPTED_OUT)) != 0
         out.forbid(opted_out, Reason.OPTED_OUT)
         into.forbid(opted_out, Reason.OPTED_OUT)
+        excluded = (control.exclusions & np.uint8(ExclusionReason.EXCLUDED)) != 0
+        out.forbid(excluded, Reason.EXCLUDED)
+        into.forbid(excluded, Reason.EXCLUDED)
         departing = (control.exclusions & np.uint8(ExclusionReason.DEPARTING)) != 0
         out.forbid(departing, Reason.DEPARTING)
         into.forbid(departing, Reason.DEPARTING)

@@ -14,7 +14,8 @@ Bits = NDArray[np.uint64]
 class Reason(IntFlag):
     """Named causes that narrow a device's power; `RATING` where only the nameplate does. `UNCLEAR_*`: the device sent
     that member, and it could not be understood. `MAKER_BACKUP`: the maker's own backup or storm mode keeps energy.
-    `DEPARTING`: it leaves its place."""
+    `DEPARTING`: it leaves its place. `EXCLUDED`: its territory is kept out of dispatch. `RAISED_RESERVE`: an exclusion
+    of its territory raises its reserve."""
 
     RATING = 1 << 0
     BMS = 1 << 1
@@ -60,6 +61,8 @@ class Reason(IntFlag):
     UNCLEAR_MESSAGE = Unclear.MESSAGE << 31
     MAKER_BACKUP = 1 << 42
     DEPARTING = 1 << 43
+    EXCLUDED = 1 << 44
+    RAISED_RESERVE = 1 << 45
 
 
 def unclear_reason(members: Unclear) -> Reason:

@@ -63,7 +63,9 @@ class Arbiter:
         dispatcher, snapshot = self._dispatcher, self._fleet.snapshot()
         claims = dispatcher.claims(events, now, own)
         asked = self._asked(snapshot.n, now)
-        conditions(events, claims, snapshot, asked, self._step_w).apply(self._fleet.columns().control)
+        raised_pct = dispatcher.exclusions.raised_reserve_pct(self._fleet, now)[: snapshot.n]
+        held = conditions(events, claims, snapshot, asked, raised_pct, self._step_w)
+        held.apply(self._fleet.columns().control)
         changes: list[Change] = []
         left = self._authority.left(claims.holder)
         if left:

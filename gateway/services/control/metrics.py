@@ -9,6 +9,7 @@ from gateway.clock import Clock
 from gateway.domain.commands import CommandResult, Unreached, WriteOutcome
 from gateway.domain.control.planning import Cause
 from gateway.domain.events.book import Outcome
+from gateway.domain.events.exclusions import REASONS
 from gateway.domain.fleet.columns import Authority
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.limits.types import Reason
@@ -92,6 +93,9 @@ SHARED = gauge(
 DECIDED = counter("gateway_events_decided", "Events decided.", outcome=words(Outcome))
 OPEN_ENDED = gauge("gateway_events_open_ended", "Running events that go on until further notice.")
 HOLDS = gauge("gateway_holds", "Holds that are set.")
+EXCLUDED_HOMES = gauge(
+    "gateway_excluded_homes", "Homes that exclusions in force keep out of dispatch, by reason.", reason=REASONS
+)
 QUARANTINED = gauge("gateway_quarantined", "Devices and products in quarantine.")
 WRONG_SIGN = counter("gateway_wrong_sign_devices", "Devices proven to do the opposite.")
 FROZEN = gauge("gateway_frozen_products", "Products frozen now.")
@@ -179,6 +183,7 @@ def dispatch_samples(dispatcher: Dispatcher, control: ControlQueries) -> Iterabl
     yield OPEN_ENDED.sample(len(dispatcher.open_ended()))
     quarantine, maintenance = control.quarantine, control.maintenance
     yield HOLDS.sample(len(dispatcher.exclusions))
+    yield from EXCLUDED_HOMES.each(dispatcher.excluding.homes())
     yield QUARANTINED.sample(len(quarantine.quarantined))
     yield WRONG_SIGN.sample(quarantine.proven)
     yield FROZEN.sample(len(quarantine.frozen))

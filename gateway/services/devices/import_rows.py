@@ -5,10 +5,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from gateway.domain.errors import InvalidInput
 from gateway.domain.fleet.device import Device, DeviceConnection
+from gateway.domain.registry.territory import folded
 from gateway.domain.types import ID_PATTERN, DeviceId
 from gateway.profiles.compile import Codec
 from gateway.progress import Progress, unseen
@@ -50,6 +51,9 @@ SITE_LIMIT = "a site limit is a number of W >= 0, `unlimited`, or absent"
 
 PLACING = {"id", "address", "units", "parameters"}
 """Columns that say where a device answers."""
+
+WHERE = ("postcode", "county", "utility")
+"""Columns that say where a site is."""
 
 STAND_INS = {
     "id": "-", "profile": "", "site": "-", "capacity_wh": 1, "discharge_w_max": 1, "charge_w_max": 1, "reserve_pct": 0,
@@ -110,6 +114,9 @@ class DeviceFields(BaseModel):
     site: Annotated[str, Field(min_length=1, max_length=64)]
     meter: Text = ""
     feeder: Text = ""
+    postcode: Annotated[str, Field(max_length=16), AfterValidator(str.strip)] = ""
+    county: Annotated[Text, AfterValidator(str.strip)] = ""
+    utility: Annotated[Text, AfterValidator(str.strip)] = ""
     tags: list[Annotated[str, Field(min_length=1, max_length=64)]] = Field(default_factory=list, max_length=32)
     capacity_wh: Annotated[float, Field(gt=0, le=10_000_000, allow_inf_nan=False), NotFlag]
     discharge_w_max: Watts
@@ -154,6 +161,9 @@ class DeviceRow(DeviceFields):
             site=self.site,
             meter=self.meter,
             feeder=self.feeder,
+            postcode=self.postcode,
+            county=self.county,
+            utility=self.utility,
             tags=tuple(sorted(set(self.tags))),
             capacity_wh=self.capacity_wh,
             discharge_w_max=self.discharge_w_max,
@@ -259,6 +269,7 @@ class _Rows:
         self._profiles = profiles
         self._occupied = occupied
         self._places: dict[Place, DeviceId] = {}
+        self._sites: dict[str, tuple[int, dict[str, str]]] = {}
         self._faulty: list[tuple[int, DeviceId, Place]] = []
 
     def add(self, line: int, row: dict[str, Any]) -> list[RowFault]:
@@ -283,6 +294,7 @@ class _Rows:
                 faults.append(RowFault(column="profile", problem="is not known", value=parsed.profile[:VALUE_SHOWN]))
             return faults
         device = parsed.device()
+        faults += [fault for fault in self._elsewhere(line, device) if not bad & {"site", fault.column}]
         unfit = [fault for fault in connection_faults(codec.document, device.connection) if fault.column not in bad]
         faults += unfit
         place = None if PLACING & (bad | _columns(unfit)) else place_of(codec.document, device)
@@ -296,6 +308,16 @@ class _Rows:
         elif place is not None and place in self._occupied:
             self._faulty.append((line, device.id, place))
         return faults
+
+    def _elsewhere(self, line: int, device: Device) -> Iterator[RowFault]:
+        """Columns of a device that say that its site is somewhere else than a row before says: a site is in one
+        place."""
+        where = {name: getattr(device, name) for name in WHERE}
+        first, known = self._sites.setdefault(device.site, (line, where))
+        for name, text in where.items():
+            if folded(text) != folded(known[name]):
+                problem = f"its site has {known[name]!r} on line {first}"
+                yield RowFault(column=name, problem=problem, value=text)
 
     def drop_occupied(self) -> Iterator[tuple[int, RowFault]]:
         """Drop rows at the place of a registered device that does not move, and those that these keep out in turn;

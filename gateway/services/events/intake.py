@@ -14,11 +14,10 @@ from types import MappingProxyType
 import numpy as np
 
 from gateway.clock import Clock
-from gateway.domain.errors import InvalidInput
 from gateway.domain.events import advice
 from gateway.domain.events.arbitration import Claims, claim
 from gateway.domain.events.book import Answer, Book, BookParams, Outcome, Refusal, members
-from gateway.domain.events.exclusions import EXCLUSIONS_MAX, Exclusion, Exclusions
+from gateway.domain.events.exclusions import Exclusion, Exclusions
 from gateway.domain.events.lifecycle import RUNS, ActiveEvent, BookEntry, EventState, Transition
 from gateway.domain.events.request import EventKind, EventRequest
 from gateway.domain.events.scope import own_id
@@ -32,8 +31,6 @@ from gateway.domain.journal.changes import (
     EventMoved,
     EventsArchived,
     EventWithdrawn,
-    ExclusionLifted,
-    ExclusionSet,
     StopAll,
     TakeBackOver,
     TakenBack,
@@ -45,6 +42,7 @@ from gateway.domain.types import EventId, Now, Slots
 from gateway.observability.metrics import Sample
 from gateway.observability.parts import Part
 from gateway.ports.journal import Journal
+from gateway.services.events.excluding import Excluding
 from gateway.services.events.participation import Everybody, Participation
 from gateway.services.events.program_rules import ProgramRules, told
 from gateway.services.events.reached import Reached
@@ -94,12 +92,14 @@ class Dispatcher(Part):
             self.rules.programs,
         )
         self._book.release_only = release_only
-        self._exclusions = Exclusions()
         self._take_backs = TakeBacks(programs=self.rules.programs)
         self._submitting = asyncio.Lock()
         self._doomed: set[EventId] = set()
         self._stop_requests = 0
         self._reached = Reached(fleet, self._sources)
+        self.excluding = Excluding(
+            fleet=fleet, pending=self.pending, clock=clock, participation=self._participation, members=self.members
+        )
         self.outcomes: dict[str, int] = dict.fromkeys((outcome.value for outcome in Outcome), 0)
 
     def load(self, remembered: JournalState) -> None:
@@ -110,7 +110,7 @@ class Dispatcher(Part):
             states=remembered.states,
             withdrawn=remembered.withdrawn,
         )
-        self._exclusions = Exclusions(remembered.exclusions)
+        self.excluding.load(remembered.exclusions)
         self._take_backs = TakeBacks(remembered.taken_back, self.rules.programs)
 
     # -- decisions -------------------------------------------------------------------------------------------
@@ -145,7 +145,7 @@ class Dispatcher(Part):
         answer = self._book.decide(request, now, partial(self._sources.refusal, request, known, now))
         if answer.outcome is not Outcome.ACCEPTED:
             return answer, None
-        storms = self.rules.storms(request, self._fleet, self._exclusions)
+        storms = self.rules.storms(request, self._fleet, self.exclusions)
         said = self.rules.decide(request, known, self.entries, storms, now)
         if said is not None and said.refused and request.kind is not EventKind.DRY_RUN:
             words = tuple(told(said))
@@ -160,7 +160,8 @@ class Dispatcher(Part):
             *(() if said is None else told(said)),
             *advice.unknown_program(request, self._programs),
             *advice.unmatched(self._fleet, request.group),
-            *advice.warnings(request, self._fleet.snapshot(), members(self._fleet, request.group), now),
+            *self.excluding.warnings(request, slots := members(self._fleet, request.group)),
+            *advice.warnings(request, self._fleet.snapshot(), slots, now),
         )
         if found:
             log.warning("an event was accepted with warnings", extra={"event": request.id, "warnings": found})
@@ -263,41 +264,19 @@ class Dispatcher(Part):
     async def exclude(self, exclusion: Exclusion) -> bool:
         """Exclude devices from dispatch, at once; the same id replaces. Returns whether that is durable yet. Raises
         InvalidInput."""
-        if len(self._exclusions) >= EXCLUSIONS_MAX and self._exclusions.get(exclusion.id) is None:
-            raise InvalidInput([f"there are {EXCLUSIONS_MAX} exclusions already"])
-        if exclusion.over(self._clock.now()):
-            raise InvalidInput(["until: is over already"])
-        self._exclusions.set(exclusion)
-        durable = await self.pending.keep([ExclusionSet(exclusion=exclusion, by=exclusion.by, door=AuditDoor.REST)])
-        if durable:
-            self._exclusions.settle(exclusion)
-        log.info(
-            "exclusion set",
-            extra={"exclusion": exclusion.id, "reason": exclusion.reason, "by": exclusion.by,
-                   "event": exclusion.event, "durable": durable, "warnings": self.missed(exclusion)},
-        )  # fmt: skip
-        return durable
+        return await self.excluding.exclude(exclusion)
 
     def missed(self, exclusion: Exclusion) -> tuple[str, ...]:
-        """What whoever set an exclusion should know: which of the devices, tags and events that it names are not
-        there."""
-        found = advice.unmatched(self._fleet, exclusion.group)
+        """What whoever set an exclusion should know: which of the devices, tags and events, or of what it names of an
+        area, are not there."""
+        found = self.excluding.missed(exclusion)
         if exclusion.event is None or self.find(exclusion.event):
             return found
         return (*found, f"no event has the id {exclusion.event} now")
 
     async def lift(self, exclusion_id: str, *, by: str = "operator") -> bool:
         """End an exclusion once that is durable; returns whether there was one. Raises StorageError."""
-        meant = self._exclusions.get(exclusion_id)
-        if meant is None:
-            return False
-        await self.pending.commit([ExclusionLifted(id=exclusion_id, by=by, door=AuditDoor.REST)])
-        if self._exclusions.get(exclusion_id) is not meant:
-            # set anew while the disk was asked
-            return True
-        self._exclusions.lift(exclusion_id)
-        log.info("exclusion lifted", extra={"exclusion": exclusion_id, "by": by})
-        return True
+        return await self.excluding.lift(exclusion_id, by=by)
 
     @property
     def clock_trust(self) -> ClockTrust:
@@ -310,13 +289,13 @@ class Dispatcher(Part):
 
     @property
     def exclusions(self) -> Exclusions:
-        return self._exclusions
+        return self.excluding.exclusions
 
     # -- for the tick ----------------------------------------------------------------------------------------
 
     def observe(self, now: Now) -> None:
         """Note the time, before a tick asks anything: exclusions go on where the clock was set back."""
-        self.pending.owe(ExclusionSet(exclusion=one, by=one.by) for one in self._exclusions.observe(now))
+        self.excluding.observe(now)
 
     def advance(self, now: Now, without: Iterable[int]) -> tuple[list[Transition], list[Change]]:
         """Move events on; returns the edges, and what to journal of them and of exclusions that have ended."""
@@ -332,16 +311,7 @@ class Dispatcher(Part):
         forgotten = self._book.forgotten()
         if forgotten:
             changes.append(EventsArchived(events=tuple(forgotten)))
-        unsettled = self._exclusions.unsettled()
-        if unsettled:
-            owed = {id(change.exclusion) for change in self.pending.owed(ExclusionSet)}
-            for exclusion in unsettled:
-                if id(exclusion) not in owed:
-                    self._exclusions.settle(exclusion)
-        sure = self._book.clock is ClockTrust.SURE
-        for exclusion_id in self._exclusions.over(now) if sure else ():
-            self._exclusions.lift(exclusion_id)
-            changes.append(ExclusionLifted(id=exclusion_id))
+        changes += self.excluding.ended(sure=self._book.clock is ClockTrust.SURE, now=now)
         for event, devices in self._take_backs.forget(now, self.entry).items():
             changes.append(TakeBackOver(event=event, devices=tuple(devices)))
         return edges, changes
@@ -352,10 +322,11 @@ class Dispatcher(Part):
 
     def claims(self, events: Sequence[ActiveEvent], now: Now, own: Mapping[int, Slots]) -> Claims:
         """Which event gets which device now. `own`: the devices of events that are not in the book, by index."""
+        self.excluding.observe_events(events, now)
         index_of: dict[EventId, int] = {event.request.id: event.index for event in events}
         without = _joined(self._without(index_of, now), self.left_out(events, now))
         for event in events:
-            near = self.rules.locked_out(event.request, self._fleet, self._exclusions, now)
+            near = self.rules.locked_out(event.request, self._fleet, self.exclusions, now)
             if near is not None:
                 without[event.index] = np.union1d(without.get(event.index, near), near).astype(np.int32)
         groups = [
@@ -376,7 +347,7 @@ class Dispatcher(Part):
         return self._participation.without(events, self.members, now)
 
     def _without(self, index_of: Mapping[EventId, int], now: Now) -> dict[int, Slots]:
-        found = self._exclusions.without(self._fleet, index_of, now)
+        found = self.exclusions.without(self._fleet, index_of, now)
         return _joined(found, self._take_backs.apart(self._fleet, index_of))
 
     def take_back(self, left: Mapping[int, Sequence[int]], names: Mapping[int, EventId], now: Now) -> list[Change]:

@@ -7,7 +7,7 @@ takes part, and who would not is counted and listed.
 """
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,6 +17,7 @@ from gateway.domain.events.lifecycle import ActiveEvent, BookEntry
 from gateway.domain.events.request import EventRequest, TargetGroup
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.programs.enrollment import Codes, EnrollmentBook, LeftOut, Membership
+from gateway.domain.programs.facts import EnrollmentStatus
 from gateway.domain.programs.timeline import Numbers
 from gateway.domain.types import Bools, Now, Slots
 from gateway.observability.metrics import Sample, gauge, words
@@ -104,6 +105,7 @@ class ProgramParticipation(Part):
         self._fleet = fleet
         self._programs = programs
         self._standing: dict[str, Standing] = {}
+        self._enrolled: dict[str, tuple[Standing, Slots]] = {}
         self._judged: dict[int, _Judged] = {}
         self._told: dict[str, _Told] = {}
         self._numbers: Numbers = np.zeros(0, dtype=np.int32)
@@ -124,6 +126,19 @@ class ProgramParticipation(Part):
             judged[event.index] = known
         self._judged = judged
         return {index: one.without for index, one in judged.items() if len(one.without)}
+
+    def enrolled(self, program: str, now: Now) -> Slots:
+        """Slots that are enrolled in a program, whatever their status; the same array while nothing changes."""
+        standing, registered = self.standing(program, now.utc_ms), self._fleet.nameplate.registered
+        known = self._enrolled.get(program)
+        if known is None or known[0] is not standing:
+            slots = np.flatnonzero(standing.membership.status != EnrollmentStatus.NONE).astype(np.int32)
+            known = self._enrolled[program] = standing, slots[registered[slots]]
+        return known[1]
+
+    def programs(self) -> Collection[str]:
+        """The programs in which somebody may be enrolled: those of the configuration and of the book."""
+        return {*self._programs, *self._book.programs()}
 
     def enrollment(self, program: str) -> str | None:
         """Whether a program's enrollment is observed or enforced; None: the configuration does not name it."""

@@ -42,7 +42,10 @@ def changed(former: Mapping[str, Any], body: Mapping[str, Any]) -> dict[str, lis
 
 
 _DEVICES = "SELECT id, body FROM devices WHERE id IN (SELECT value FROM json_each(?))"
-_EXCLUSIONS = "SELECT id, body FROM holds WHERE id IN (SELECT value FROM json_each(?))"
+_EXCLUSIONS = (
+    "SELECT id, body FROM (SELECT id, body FROM holds UNION ALL SELECT id, body FROM areas) "
+    "WHERE id IN (SELECT value FROM json_each(?))"
+)
 _RESERVES = (
     "SELECT id, coalesce((SELECT reserve_pct FROM reserves WHERE device = id), body ->> '$.reserve_pct') FROM devices "
     "WHERE id IN (SELECT value FROM json_each(?))"

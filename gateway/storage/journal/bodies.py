@@ -17,16 +17,19 @@ from gateway.domain.events.request import Compensation, EventKind, EventRequest,
 from gateway.domain.events.scope import UNSCOPED
 from gateway.domain.fleet.device import Device, DeviceConnection
 from gateway.domain.journal.changes import EventDecided, Setting
+from gateway.domain.registry.territory import Area
 from gateway.domain.types import UNLIMITED
 
 LIMITS = ("inverter_w_max", "site_import_w_max", "site_export_w_max")
 """Members of a device that may be unlimited."""
-_OF_A_DEVICE = tuple(member.name for member in fields(Device) if member.name != "meter")
+PLACED = ("meter", "postcode", "county", "utility")
+"""Members of a device that stand in its placement: release 0.1 would not start with them in its body."""
+_OF_A_DEVICE = tuple(member.name for member in fields(Device) if member.name not in PLACED)
 _OF_A_CONNECTION = tuple(member.name for member in fields(DeviceConnection))
 
 
 def device_body(device: Device) -> dict[str, Any]:
-    """A registered device as a body, without its meter: see `placements`."""
+    """A registered device as a body, without what its placement says: see `placements`."""
     body = {name: getattr(device, name) for name in _OF_A_DEVICE}
     body |= {name: "unlimited" for name in LIMITS if body[name] == UNLIMITED}
     if device.connection is not None:
@@ -42,8 +45,14 @@ def _connection(body: dict[str, Any]) -> DeviceConnection:
     return DeviceConnection(**(body | {"units": units, "parameters": parameters}))
 
 
-def read_device(body: dict[str, Any], reserve_pct: float | None, meter: str | None = None) -> Device:
-    """The device of a body. `reserve_pct`: the reserve chosen after registration (None = none was)."""
+def placed_body(device: Device) -> dict[str, str]:
+    """What the placement of a device says beside its site."""
+    return {name: getattr(device, name) for name in PLACED}
+
+
+def read_device(body: dict[str, Any], reserve_pct: float | None, *placed: str | None) -> Device:
+    """The device of a body. `reserve_pct`: the reserve chosen after registration (None = none was). `placed`: the
+    members in `PLACED`, where its placement has them."""
     for name in LIMITS:
         if body[name] == "unlimited":
             body[name] = UNLIMITED
@@ -53,7 +62,7 @@ def read_device(body: dict[str, Any], reserve_pct: float | None, meter: str | No
         body["connection"] = _connection(body["connection"])
     if reserve_pct is not None:
         body["reserve_pct"] = reserve_pct
-    return Device(**({"meter": meter or ""} | body))
+    return Device(**({name: text or "" for name, text in zip(PLACED, placed, strict=False)} | body))
 
 
 def event_body(decided: EventDecided) -> dict[str, Any]:
@@ -125,8 +134,8 @@ def read_event(body: dict[str, Any], source: str | None) -> EventDecided:
 
 
 def exclusion_body(exclusion: Exclusion) -> dict[str, Any]:
-    """An exclusion as a body."""
-    return {
+    """An exclusion as a body; what belongs to an area stands only in one of an area."""
+    body = {
         "id": exclusion.id,
         "reason": exclusion.reason,
         "group": _group_body(exclusion.group),
@@ -135,11 +144,22 @@ def exclusion_body(exclusion: Exclusion) -> dict[str, Any]:
         "event": exclusion.event,
         "by": exclusion.by,
     }
+    if exclusion.area is None:
+        return body
+    return body | {
+        "area": asdict(exclusion.area),
+        "note": exclusion.note,
+        "reserve_pct": exclusion.reserve_pct,
+        "dispatch_above_reserve": exclusion.dispatch_above_reserve,
+    }
 
 
 def read_exclusion(body: dict[str, Any]) -> Exclusion:
     """The exclusion of a body."""
-    return Exclusion(**(body | {"group": _group(body["group"])}))
+    read: dict[str, Any] = {"group": _group(body["group"])}
+    if "area" in body:
+        read["area"] = Area(**{member: tuple(texts) for member, texts in body["area"].items()})
+    return Exclusion(**(body | read))
 
 
 def _group_body(group: TargetGroup) -> dict[str, Any]:

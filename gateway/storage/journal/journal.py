@@ -7,8 +7,9 @@ a commit waits for one of those at most. It is one file because release 0.1 read
 
 Tables: `meta` (key, value), `devices` (id, body), `reserves` (device, reserve_pct, source), `events` (id, revision,
 end_ms, body, state, source), `controlled` (device, event), `prior` (device, body: settings before we touched them),
-`holds` (exclusions: id, body), `quarantined` (name, reason), `quarantined_since` (name, at_ms), `taken_back` (device,
-event, at_ms), `deliveries` (event, occurrence_ms, ended_ms, body: packed), `audit` (utc_ms, kind, body, who, door).
+`holds` (exclusions: id, body), `areas` (those of areas: id, body), `quarantined` (name, reason), `quarantined_since`
+(name, at_ms), `taken_back` (device, event, at_ms), `deliveries` (event, occurrence_ms, ended_ms, body: packed), `audit`
+(utc_ms, kind, body, who, door).
 Bodies are JSON objects, see `bodies`. `PRAGMA user_version` is the schema's version; the journal migrates an older
 file, one version after the other, in one transaction, and refuses a newer one. What release 0.1 may not know is added
 beside the version, so that it still reads the file: `source` is null in rows that it wrote, and events that are over
@@ -41,7 +42,7 @@ from gateway.observability.parts import Part
 from gateway.storage.journal import audit_chain, audit_rows, past_events, sequences
 from gateway.storage.journal.audit_before import before
 from gateway.storage.journal.audit_rows import audit
-from gateway.storage.journal.bodies import read_device, read_event, read_exclusion
+from gateway.storage.journal.bodies import PLACED, read_device, read_event, read_exclusion
 from gateway.storage.journal.writes import WRITE, At, packed
 from gateway.storage.registry import connections, placements
 
@@ -86,9 +87,15 @@ _BESIDE = (
     "PRIMARY KEY (device, event)) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS departures (device TEXT PRIMARY KEY, at_ms INTEGER NOT NULL, who TEXT NOT NULL, "
     "door TEXT NOT NULL, body TEXT) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS areas (id TEXT PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS quarantined_since (name TEXT PRIMARY KEY, at_ms INTEGER NOT NULL) WITHOUT ROWID",
 )
-_ADDED = {("events", "source"): "ALTER TABLE events ADD COLUMN source TEXT"} | audit_rows.ADDED | audit_chain.ADDED
+_ADDED = {
+    ("events", "source"): "ALTER TABLE events ADD COLUMN source TEXT",
+    **audit_rows.ADDED,
+    **audit_chain.ADDED,
+    **placements.ADDED,
+}
 
 
 class SqliteJournal(Part):
@@ -228,9 +235,6 @@ class SqliteJournal(Part):
                         db.execute("UPDATE meta SET value = ? WHERE key = 'epoch'", (begin,))
                     db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
                     db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-            for (table, column), statement in _ADDED.items():
-                if column not in {row[1] for row in db.execute(f"PRAGMA table_info({table})")}:
-                    db.execute(statement)
             for statement in (
                 *_BESIDE,
                 *audit_chain.SCHEMA,
@@ -240,6 +244,9 @@ class SqliteJournal(Part):
                 *placements.SCHEMA,
             ):
                 db.execute(statement)
+            for (table, column), statement in _ADDED.items():
+                if column not in {row[1] for row in db.execute(f"PRAGMA table_info({table})")}:
+                    db.execute(statement)
         except BaseException:
             db.close()
             raise
@@ -355,7 +362,8 @@ def first_epoch(utc_ms: int) -> int:
 def _read(db: sqlite3.Connection, now_ms: int) -> JournalState:
     meta = dict(db.execute("SELECT key, value FROM meta"))
     devices = db.execute(
-        "SELECT body, reserve_pct, meter FROM devices LEFT JOIN reserves ON reserves.device = devices.id "
+        f"SELECT body, reserve_pct, {', '.join(PLACED)} FROM devices "  # noqa: S608
+        "LEFT JOIN reserves ON reserves.device = devices.id "
         "LEFT JOIN placements ON placements.device = devices.id AND until_ms IS NULL ORDER BY devices.rowid"
     )
     events = db.execute("SELECT body, source, id, revision, state FROM events ORDER BY rowid").fetchall()
@@ -370,7 +378,8 @@ def _read(db: sqlite3.Connection, now_ms: int) -> JournalState:
         prior={DeviceId(device): dict(orjson.loads(body)) for device, body in prior},
         states={EventId(name): (revision, EventState(state)) for *_, name, revision, state in events if state},
         exclusions=tuple(
-            read_exclusion(orjson.loads(body)) for (body,) in db.execute("SELECT body FROM holds ORDER BY id")
+            read_exclusion(orjson.loads(body))
+            for _, body in db.execute("SELECT id, body FROM holds UNION ALL SELECT id, body FROM areas ORDER BY id")
         ),
         quarantined=dict(db.execute("SELECT name, reason FROM quarantined ORDER BY name")),
         quarantined_since_ms=dict(

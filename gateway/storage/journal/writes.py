@@ -42,7 +42,7 @@ from gateway.domain.journal.changes import (
 )
 from gateway.domain.registry.connection import ConnectionEnd
 from gateway.storage.journal import past_events
-from gateway.storage.journal.bodies import device_body, event_body, exclusion_body, settings_body
+from gateway.storage.journal.bodies import device_body, event_body, exclusion_body, placed_body, settings_body
 from gateway.storage.journal.delivery_rows import pack
 from gateway.storage.registry import connections, placements
 
@@ -67,7 +67,7 @@ def json_text(value: object) -> str:
 
 
 def _registered(db: sqlite3.Connection, changes: list[DeviceRegistered], at: At) -> None:
-    rows = json_text([[c.device.id, device_body(c.device), c.seq, c.device.meter] for c in changes])
+    rows = json_text([[c.device.id, device_body(c.device), c.seq, placed_body(c.device)] for c in changes])
     db.execute(
         "INSERT INTO devices SELECT value ->> '$[0]', value -> '$[1]' FROM json_each(?) WHERE true "
         "ON CONFLICT (id) DO UPDATE SET body = excluded.body",
@@ -99,7 +99,7 @@ def _removed(db: sqlite3.Connection, changes: list[DeviceRemoved], at: At) -> No
 
 
 def _whole(device: Device) -> dict[str, Any]:
-    return device_body(device) | {"meter": device.meter}
+    return device_body(device) | placed_body(device)
 
 
 def _departure_asked(db: sqlite3.Connection, changes: list[DepartureAsked], at: At) -> None:
@@ -232,16 +232,24 @@ def _delivered(db: sqlite3.Connection, changes: list[EventDelivered], at: At) ->
 
 
 def _exclusion_set(db: sqlite3.Connection, changes: list[ExclusionSet], _at: At) -> None:
-    db.execute(
-        "INSERT INTO holds SELECT value ->> '$[0]', value -> '$[1]' FROM json_each(?) WHERE true "
-        "ON CONFLICT (id) DO UPDATE SET body = excluded.body",
-        (json_text([[change.exclusion.id, exclusion_body(change.exclusion)] for change in changes]),),
-    )
+    newest = {change.exclusion.id: change.exclusion for change in changes}
+    for table, other, of_areas in (("holds", "areas", False), ("areas", "holds", True)):
+        mine = [one for one in newest.values() if (one.area is not None) is of_areas]
+        if not mine:
+            continue
+        rows = json_text([[one.id, exclusion_body(one)] for one in mine])
+        db.execute(
+            f"INSERT INTO {table} SELECT value ->> '$[0]', value -> '$[1]' FROM json_each(?) WHERE true "  # noqa: S608
+            "ON CONFLICT (id) DO UPDATE SET body = excluded.body",
+            (rows,),
+        )
+        db.execute(f"DELETE FROM {other} WHERE id IN (SELECT value ->> '$[0]' FROM json_each(?))", (rows,))  # noqa: S608
 
 
 def _exclusion_lifted(db: sqlite3.Connection, changes: list[ExclusionLifted], _at: At) -> None:
     rows = json_text([change.id for change in changes])
-    db.execute("DELETE FROM holds WHERE id IN (SELECT value FROM json_each(?))", (rows,))
+    for table in ("holds", "areas"):
+        db.execute(f"DELETE FROM {table} WHERE id IN (SELECT value FROM json_each(?))", (rows,))  # noqa: S608
 
 
 def _quarantined(db: sqlite3.Connection, changes: list[Quarantined], _at: At) -> None:

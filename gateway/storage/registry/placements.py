@@ -1,7 +1,8 @@
-"""The placements of devices over time, and the meters that devices are behind now.
+"""The placements of devices over time: the meters that devices are behind, and where their homes are.
 
-`placements` (device, from_ms, until_ms, site, meter): `from_ms` NULL: since before placements were noted. A device has
-one row without `until_ms` at most. Its meter stands here alone: release 0.1 would not start with it in `devices`.
+`placements` (device, from_ms, until_ms, site, meter, postcode, county, utility): `from_ms` NULL: since before
+placements were noted. A device has one row without `until_ms` at most. All but its site stands here alone: release 0.1
+would not start with it in `devices`.
 """
 
 import sqlite3
@@ -12,11 +13,19 @@ from gateway.domain.types import DeviceId
 
 SCHEMA = (
     "CREATE TABLE IF NOT EXISTS placements (id INTEGER PRIMARY KEY, device TEXT NOT NULL, from_ms INTEGER, "
-    "until_ms INTEGER, site TEXT NOT NULL, meter TEXT NOT NULL)",
+    "until_ms INTEGER, site TEXT NOT NULL, meter TEXT NOT NULL, postcode TEXT NOT NULL DEFAULT '', "
+    "county TEXT NOT NULL DEFAULT '', utility TEXT NOT NULL DEFAULT '')",
     "CREATE INDEX IF NOT EXISTS placements_device ON placements (device, until_ms)",
 )
+_NEW = ("postcode", "county", "utility")
+ADDED = {
+    ("placements", name): f"ALTER TABLE placements ADD COLUMN {name} TEXT NOT NULL DEFAULT ''"  # of files before
+    for name in _NEW
+}
 
-_SITE, _METER = "value ->> '$[1].site'", "value ->> '$[3]'"
+_WHERE = ("meter", *_NEW)
+_PLACED = {"site": "value ->> '$[1].site'"} | {name: f"value ->> '$[3].{name}'" for name in _WHERE}
+_COLUMNS = ", ".join(_PLACED)
 
 
 def begin(db: sqlite3.Connection) -> None:
@@ -30,19 +39,21 @@ def begin(db: sqlite3.Connection) -> None:
 
 
 def registered(db: sqlite3.Connection, rows: str, now_ms: int) -> None:
-    """Devices are registered like that from now on: `rows` is a JSON array of [id, body, number, meter]. Closes
-    placements that are different now, and opens those that there are not yet."""
+    """Devices are registered like that from now on: `rows` is a JSON array of [id, body, number, where], an object with
+    the other columns. Closes placements that are different now, and opens those that there are not yet."""
+    different = " OR ".join(f"{name} IS NOT {value}" for name, value in _PLACED.items())
+    wanted = ", ".join(f"{value} AS {name}" for name, value in _PLACED.items())
     db.execute(
         "UPDATE placements SET until_ms = max(?, coalesce(from_ms, ?)) FROM json_each(?) "  # noqa: S608
-        f"WHERE device = value ->> '$[0]' AND until_ms IS NULL AND (site IS NOT {_SITE} OR meter IS NOT {_METER})",
+        f"WHERE device = value ->> '$[0]' AND until_ms IS NULL AND ({different})",
         (now_ms, now_ms, rows),
     )
     # the newest row of a device counts
     db.execute(
         # nothing begins before the last has ended, also where the clock was set back in between
-        "INSERT INTO placements (device, from_ms, site, meter) SELECT device, "  # noqa: S608
-        "max(?, coalesce((SELECT max(until_ms) FROM placements WHERE device = wanted.device), 0)), site, meter FROM "
-        f"(SELECT value ->> '$[0]' AS device, {_SITE} AS site, {_METER} AS meter, max(key) FROM json_each(?) "
+        f"INSERT INTO placements (device, from_ms, {_COLUMNS}) SELECT device, "  # noqa: S608
+        f"max(?, coalesce((SELECT max(until_ms) FROM placements WHERE device = wanted.device), 0)), {_COLUMNS} FROM "
+        f"(SELECT value ->> '$[0]' AS device, {wanted}, max(key) FROM json_each(?) "
         "GROUP BY 1) AS wanted WHERE NOT EXISTS "
         "(SELECT 1 FROM placements WHERE device = wanted.device AND until_ms IS NULL)",
         (now_ms, rows),
@@ -61,11 +72,13 @@ def closed(db: sqlite3.Connection, devices: str, now_ms: int) -> None:
 def of_device(db: sqlite3.Connection, device: str) -> list[Placement]:
     """The placements of a device, oldest first."""
     found = db.execute(
-        "SELECT from_ms, until_ms, site, meter FROM placements WHERE device = ? ORDER BY id", (device,)
-    )  # fmt: skip
+        f"SELECT from_ms, until_ms, {_COLUMNS} FROM placements WHERE device = ? ORDER BY id",  # noqa: S608
+        (device,),
+    )
     return [
         Placement(
-            device=DeviceId(device), site=site, meter=meter, valid=Validity(from_ms=from_ms, until_ms=until_ms)
+            device=DeviceId(device), valid=Validity(from_ms=from_ms, until_ms=until_ms),
+            **dict(zip(_PLACED, where, strict=True)),
         )
-        for from_ms, until_ms, site, meter in found
+        for from_ms, until_ms, *where in found
     ]  # fmt: skip

@@ -15,7 +15,7 @@ OUT, STORM, MOVING = ExclusionReason.OPTED_OUT, ExclusionReason.STORM, Exclusion
 
 def exclusions(fleet: Snapshot, asked: Sequence[int], step_w: float = 1_000.0) -> list[int]:
     nobody = claim([], [], fleet.n, {})
-    found = conditions([], nobody, fleet, np.array(asked, dtype=np.uint8), step_w)
+    found = conditions([], nobody, fleet, np.array(asked, dtype=np.uint8), np.zeros(fleet.n, dtype=np.float32), step_w)
     found.apply(fleet.control)
     return [int(bits) for bits in fleet.control.exclusions]
 
