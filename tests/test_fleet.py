@@ -12,12 +12,13 @@ from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.table import Singles, Table, column, unit_of
 from gateway.domain.types import UNLIMITED, Bools, DeviceId
 from gateway.services.devices.import_rows import MEANINGS, DeviceFields, DeviceRow
-from gateway.storage.journal.bodies import device_body, read_device
+from gateway.storage.journal.bodies import device_body, placed_body, read_device
 from tests.builders.fakes import FACTS
 from tests.fleet import DOCUMENT, document
 
 EVERYTHING = Device(
-    id=DeviceId("d"), profile="p", site="s", meter="m", feeder="f", tags=("a", "b"), capacity_wh=10_000.0,
+    id=DeviceId("d"), profile="p", site="s", meter="m", feeder="f", postcode="94107", county="San Francisco",
+    utility="PG&E", tags=("a", "b"), capacity_wh=10_000.0,
     discharge_w_max=5_000.0, charge_w_max=4_000.0, inverter_w_max=6_000.0, reserve_pct=30.0, export_allowed=True,
     grid_charge_allowed=True,
     site_import_w_max=UNLIMITED, site_export_w_max=9_000.0, site_phase_w_max=3_000.0, phases=3, fuse_protected=True,
@@ -64,9 +65,11 @@ def test_import_knows_every_attribute_of_a_device_and_no_other() -> None:
 
 def test_journal_gives_back_every_attribute_of_a_device() -> None:
     body = device_body(EVERYTHING)
-    # release 0.1 could not read a meter there
-    assert set(body) == {member.name for member in fields(Device)} - {"meter"}
-    assert read_device(body, None, EVERYTHING.meter) == EVERYTHING
+    # release 0.1 could not read them there
+    placed = placed_body(EVERYTHING)
+    assert set(placed) == {"meter", "postcode", "county", "utility"}
+    assert set(body) == {member.name for member in fields(Device)} - set(placed)
+    assert read_device(body, None, *placed.values()) == EVERYTHING
 
 
 def test_answer_shows_every_attribute_of_a_device_but_the_reference_to_its_secret() -> None:

@@ -37,7 +37,7 @@ class CommandLine(LazyGroup):
         "dispatch": Named(module="gateway.cli.dispatch", group="dispatch", help="Dispatch events."),
         "exclusions": Named(
             module="gateway.cli.exclusions", group="exclusions",
-            help="Devices kept out of dispatch: opt-outs and storms.",
+            help="Devices kept out of dispatch: opt-outs, storms, territories.",
         ),
         former_names.COMMANDS["exclusions"]: Named(
             module="gateway.cli.exclusions", group="formerly", help="Former name of `exclusions`.", former=True

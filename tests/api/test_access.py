@@ -23,6 +23,8 @@ TABLE = {
     "DELETE /v1/dispatch-events/{id}/cancellation": "dispatch",
     "POST /v1/dispatch/stop-all": "dispatch",
     "POST /v1/exclusions": "dispatch",
+    "POST /v1/exclusions/preview": "read",
+    "POST /v1/exclusions/import": "dispatch",
     "GET /v1/exclusions": "read",
     "DELETE /v1/exclusions/{id}": "dispatch",
     "GET /v1/quarantine": "read",

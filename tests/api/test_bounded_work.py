@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from gateway.domain.events.exclusions import Exclusion
+from gateway.domain.events.exclusions import AREAS_MAX, Exclusion
 from gateway.domain.events.request import TargetGroup
 from gateway.domain.types import DeviceId
 from gateway.programs.loader import load_programs
@@ -42,6 +42,12 @@ def csv(n: int, *, reserve: int = 20) -> bytes:
     return (HEADER + "".join(f"new-{i},p,s-{i},10000,5000,5000,{reserve}\n" for i in range(n))).encode()
 
 
+def areas() -> bytes:
+    """As many exclusions of territories as there may be."""
+    rows = (f"a-{i},storm,{i:05},2027-02-01T00:00:00Z\n" for i in range(AREAS_MAX))
+    return ("id,reason,postcode,until\n" + "".join(rows)).encode()
+
+
 def homes(row: dict[str, str]) -> bytes:
     """A table with this row of every home, or customer, or both."""
     names = {"device": "home-{}", "customer": "c-{}"}
@@ -60,6 +66,8 @@ def dispatches(now_ms: int) -> dict[str, Any]:
 def requests(r: Rig) -> dict[tuple[str, str], list[Asked]]:
     """What is asked of every route, in this order: path, how, status."""
     storm = {"id": "storm", "reason": "storm", "group": {"all": True}}
+    flood = {"id": "flood", "reason": "weather", "territory": {"postcodes": ["95404"], "programs": ["test"]},
+             "until": rfc3339(r.world.clock.utc + 3_600_000)}  # fmt: skip
     table = {"headers": {"Content-Type": "text/csv"}}
     span = {"from": rfc3339(T0), "to": rfc3339(T0 + 3_600_000)}
     season = {"from": "2026-07-01T00:00:00Z", "to": "2026-09-01T00:00:00Z"}
@@ -84,6 +92,8 @@ def requests(r: Rig) -> dict[tuple[str, str], list[Asked]]:
             ("/v1/dispatch/stop-all", {"json": {"active": False}}, 200),
         ],
         ("POST", "/v1/exclusions"): [("/v1/exclusions", {"json": storm}, 200)],
+        ("POST", "/v1/exclusions/preview"): [("/v1/exclusions/preview", {"json": flood}, 200)],
+        ("POST", "/v1/exclusions/import"): [("/v1/exclusions/import", table | {"data": areas()}, 200)] * 2,
         ("GET", "/v1/exclusions"): [("/v1/exclusions", {}, 200)],
         ("DELETE", "/v1/exclusions/{id}"): [("/v1/exclusions/storm", {}, 200)],
         ("POST", "/v1/holds"): [("/v1/holds", {"json": storm}, 200)],

@@ -39,7 +39,8 @@ SHOWING: dict[str, tuple[str, ...]] = {
     "audit list": (), "audit verify": (), "devices list": (), "devices show": ("a",), "devices unregistered": (),
     "devices departures": (), "devices raw": (), "devices connections": ("a",), "devices remove": ("a",),
     "devices quarantine": (), "devices import": ("{inventory}",), "dispatch list": (), "dispatch show": ("e",),
-    "dispatch availability": (), "exclusions list": (), "intervals list": SPAN, "intervals completeness": (),
+    "dispatch availability": (), "exclusions list": (),
+    "exclusions import": ("{inventory}",), "intervals list": SPAN, "intervals completeness": (),
     "intervals export": ("{out}", *SPAN), "leap status": (), "sinks list": (), "sinks missing": ("s", *SPAN),
     "enrollments list": (), "enrollments show": ("a",), "enrollments participation": ("p",),
     "enrollments eligible": ("p",), "deadlines": (),
@@ -64,6 +65,7 @@ DOING = {
     "run", "resume", "schema", "profiles schema", "devices trust", "devices abandon", "devices discard",
     "dispatch send",
     "dispatch cancel", "dispatch lift", "dispatch stop-all", "exclusions set", "exclusions lift",
+    "exclusions preview", "exclusions territory",
     "sinks resend", "sinks retry",
 }  # fmt: skip
 """Commands that do something; what a gateway answers them is printed as it is, which is JSON."""

@@ -30,7 +30,7 @@ class AreaMatches:
         known = self._inside.get(area)
         if known is None or len(known) <= len(territories.known):
             before = np.zeros(0, dtype=np.bool_) if known is None else known[:-1]
-            nowhere = np.array([not area.named()], dtype=np.bool_)
+            nowhere = np.array([bool(area) and not area.named()])
             known = np.concatenate([before, territories.matching(area, len(before)), nowhere])
             self._inside[area] = known
             if len(self._inside) > KNOWN_MAX:

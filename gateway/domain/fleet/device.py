@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, field
 
-from gateway.domain.registry.territory import Territory
 from gateway.domain.types import DeviceId
 
 
@@ -73,8 +72,3 @@ class Device:
         default=False,
         metadata=means("Its operator lets facts of the profile that nobody has verified or documented control it."),
     )
-
-    @property
-    def territory(self) -> Territory:
-        """Where its home is."""
-        return Territory(postcode=self.postcode, county=self.county, utility=self.utility, feeder=self.feeder)

@@ -170,7 +170,7 @@ class Fleet:
         plate.site[slot] = self.sites.index(device.site)
         plate.meter[slot] = self.meters.index(device.meter)
         plate.feeder[slot] = self.feeders.index(device.feeder)
-        plate.territory[slot] = self.territories.index(device.territory)
+        plate.territory[slot] = self.territories.index(device.postcode, device.county, device.utility, device.feeder)
         profile = self.profiles.index(device.profile)
         if plate.profile[slot] != profile:
             plate.product[slot] = self.products.index(device.profile)
@@ -178,7 +178,7 @@ class Fleet:
         for source, names in ((device, _AS_REGISTERED), (facts, _OF_THE_PRODUCT)):
             for name in names:
                 value = getattr(source, name)
-                plate.column(name)[slot] = Nameplate.SPEC[name][1] if value is None else value
+                getattr(plate, name)[slot] = Nameplate.SPEC[name][1] if value is None else value
         self._settle_steerable(slot, facts)
         return slot
 

@@ -14,20 +14,20 @@ class Territories:
 
     def __init__(self) -> None:
         self.known: list[Territory] = []
-        self._numbers: dict[Territory, int] = {}
+        self._numbers: dict[tuple[str, ...], int] = {("", "", "", ""): NOTHING}
         self._codes: dict[str, dict[str, int]] = {member: {} for member in MEMBERS}
         self._columns: dict[str, NDArray[np.int32]] = {member: np.zeros(64, dtype=np.int32) for member in MEMBERS}
 
-    def index(self, territory: Territory) -> int:
-        """Number of a territory, given on first sight; -1 where nothing is known of it."""
-        if territory == NOWHERE:
-            return NOTHING
-        number = self._numbers.get(territory)
+    def index(self, *texts: str) -> int:
+        """Number of a territory by its members in their order, given on first sight; -1 where nothing is known of
+        it."""
+        number = self._numbers.get(texts)
         if number is None:
-            number = self._numbers[territory] = len(self.known)
-            self.known.append(territory)
-            for member in MEMBERS:
-                self._note(member, number, getattr(territory, member))
+            number = self._numbers[texts] = len(self.known)
+            members = dict(zip(MEMBERS, texts, strict=True))
+            self.known.append(Territory(**members))
+            for member, text in members.items():
+                self._note(member, number, text)
         return number
 
     def _note(self, member: str, number: int, text: str) -> None:
@@ -43,7 +43,7 @@ class Territories:
 
     def matching(self, area: Area, begin: int = 0) -> Bools:
         """Which territories, from the number `begin` on, an area covers by where they are."""
-        inside: Bools = np.ones(len(self.known) - begin, dtype=np.bool_)
+        inside: Bools = np.full(len(self.known) - begin, bool(area))
         for member, texts in area.named().items():
             codes = self._codes[member]
             wanted = np.zeros(len(codes) + 1, dtype=np.bool_)

@@ -93,9 +93,7 @@ SHARED = gauge(
 DECIDED = counter("gateway_events_decided", "Events decided.", outcome=words(Outcome))
 OPEN_ENDED = gauge("gateway_events_open_ended", "Running events that go on until further notice.")
 HOLDS = gauge("gateway_holds", "Holds that are set.")
-EXCLUDED_HOMES = gauge(
-    "gateway_excluded_homes", "Homes that exclusions in force keep out of dispatch, by reason.", reason=REASONS
-)
+EXCLUDED_HOMES = gauge("gateway_excluded_homes", "Homes that exclusions in force cover, by reason.", reason=REASONS)
 QUARANTINED = gauge("gateway_quarantined", "Devices and products in quarantine.")
 WRONG_SIGN = counter("gateway_wrong_sign_devices", "Devices proven to do the opposite.")
 FROZEN = gauge("gateway_frozen_products", "Products frozen now.")

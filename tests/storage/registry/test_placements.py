@@ -81,3 +81,33 @@ async def test_nothing_overlaps_where_the_clock_is_set_back_between_two_changes(
     ]  # fmt: skip
     spans = [(one.valid.from_ms, one.valid.until_ms) for one in await life.of("a")]
     assert spans == [(first, gone), (gone, gone), (gone, None)]
+
+
+async def test_where_a_home_is_has_time_as_its_site_has_and_survives_a_restart(life: Life) -> None:
+    here = replace(HOME, postcode="95404", county="Sonoma", utility="PG&E")
+    first = await life.commit(DeviceRegistered(device=here))
+    second = await life.commit(DeviceRegistered(device=replace(here, postcode="95405")))
+    life.again()
+    assert life.state.devices == (replace(here, postcode="95405"),)
+    store = SqliteEventStore(life.path)
+    try:
+        found = await store.placements("a")
+    finally:
+        store.close()
+    assert [(one.postcode, one.county, one.utility, one.valid.from_ms, one.valid.until_ms) for one in found] == [
+        ("95404", "Sonoma", "PG&E", first, second), ("95405", "Sonoma", "PG&E", second, None),
+    ]  # fmt: skip
+
+
+async def test_file_from_before_homes_were_anywhere_is_read_and_takes_where_they_are(life: Life) -> None:
+    await life.commit(DeviceRegistered(device=HOME))
+    life.journal.close()
+    with closing(sqlite3.connect(life.path)) as db, db:
+        for column in ("postcode", "county", "utility"):
+            db.execute(f"ALTER TABLE placements DROP COLUMN {column}")
+        db.execute("DROP TABLE areas")
+    life.again()
+    assert life.state.devices == (HOME,)
+    await life.commit(DeviceRegistered(device=replace(HOME, county="Sonoma")))
+    life.again()
+    assert [device.county for device in life.state.devices] == ["Sonoma"]
