@@ -69,7 +69,8 @@ async def test_paced_few_devices_have_everything_acknowledged_over_an_edge() -> 
 
 async def test_tick_few_devices_reports_each_size() -> None:
     found = await tick.run(quick=True, sizes=(100, 1_000, 2_000))
-    sizes = check(found, "tick", {"growth_x", "passes_x"}, {"tick_ms", "growth_x"})
+    ratios, aims = {"growth_x", "passes_x", "territories_x"}, {"tick_ms", "growth_x", "territories_changed_ms"}
+    sizes = check(found, "tick", ratios, aims)
     assert [size["n"] for size in sizes] == [100, 1_000, 2_000]
 
 

@@ -114,7 +114,7 @@ class ExclusionView:
             since=rfc3339(exclusion.from_ms),
             until=None if exclusion.until_ms is None else rfc3339(exclusion.until_ms),
             by=exclusion.by,
-            devices=len(self.dispatcher.exclusions.devices(self.fleet, exclusion)),
+            devices=self.dispatcher.exclusions.count(self.fleet, exclusion),
             active=exclusion.applies(self.clock.now()),
             durable=durable,
             territory=None if area is None else AreaBody(

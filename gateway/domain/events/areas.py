@@ -7,7 +7,7 @@ import numpy as np
 
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.registry.territory import Area
-from gateway.domain.types import Bools, Slots
+from gateway.domain.types import Bools, Ints, Slots
 
 ProgramHomes = Mapping[str, Slots]
 """Who is in each program that an area names; the same array for as long as nothing changes."""
@@ -23,6 +23,7 @@ class AreaMatches:
 
     def __init__(self) -> None:
         self._inside: dict[Area, Bools] = {}
+        self._counts: tuple[int, Ints] = (-1, np.zeros(0, dtype=np.int64))
 
     def inside(self, fleet: Fleet, area: Area) -> Bools:
         """Which territories an area covers, by number; the last element is of homes of which none is known."""
@@ -36,6 +37,14 @@ class AreaMatches:
             if len(self._inside) > KNOWN_MAX:
                 del self._inside[next(iter(self._inside))]
         return known
+
+    def count(self, fleet: Fleet, area: Area) -> int:
+        """How many registered devices are in an area by where they are."""
+        if self._counts[0] != fleet.version or len(self._counts[1]) != len(fleet.territories.known):
+            where = fleet.nameplate.territory[: fleet.n]
+            counts = np.bincount(where + 1, minlength=len(fleet.territories.known) + 1)[1:]
+            self._counts = fleet.version, counts
+        return int(self._counts[1][self.inside(fleet, area)[:-1]].sum())
 
     def slots(self, fleet: Fleet, area: Area, programs: ProgramHomes) -> Slots:
         """The registered devices in an area, ascending."""

@@ -312,6 +312,31 @@ class Exclusions:
             inside = self._matches.inside(fleet, exclusion.area)[fleet.nameplate.territory[slots]]
         return inside
 
+    def count(self, fleet: Fleet, exclusion: Exclusion) -> int:
+        """How many devices an exclusion covers."""
+        if exclusion.area is None or exclusion.area.programs:
+            return len(self.devices(fleet, exclusion))
+        return self._matches.count(fleet, exclusion.area)
+
+    def among(self, fleet: Fleet, some: Iterable[Exclusion], slots: Slots) -> tuple[Bools, list[str]]:
+        """Which of these devices exclusions of areas cover, and the ids of those that cover any."""
+        where = fleet.nameplate.territory[slots]
+        present = np.bincount(where + 1, minlength=len(fleet.territories.known) + 1)[1:] > 0
+        out: Bools = np.zeros(len(slots), dtype=np.bool_)
+        there: Bools = np.zeros(len(present) + 1, dtype=np.bool_)
+        names = []
+        for one in some:
+            if one.area is None or one.area.programs:
+                covered = self.covers(fleet, one, slots)
+                out |= covered
+            else:
+                inside = self._matches.inside(fleet, one.area)
+                covered = inside[:-1] & present
+                there |= inside
+            if covered.any():
+                names.append(one.id)
+        return out | there[where], names
+
     def by_reason(self, fleet: Fleet, now: Now) -> dict[str, Bools]:
         """Which devices exclusions in force cover, by reason; those of one event do not count."""
         reasons = self._known(fleet, now).reasons

@@ -167,13 +167,10 @@ class Excluding:
     def warnings(self, request: EventRequest, slots: Slots) -> tuple[str, ...]:
         """What the source of an event should know: how many of the devices that it names are in areas that are
         excluded within its time."""
-        out = np.zeros(len(slots), dtype=np.bool_)
-        names = []
-        for exclusion in self.exclusions.within(request.start_ms, request.end_ms):
-            covered = self.exclusions.covers(self._fleet, exclusion, slots)
-            if covered.any():
-                out |= covered
-                names.append(exclusion.id)
+        some = self.exclusions.within(request.start_ms, request.end_ms)
+        if not some:
+            return ()
+        out, names = self.exclusions.among(self._fleet, some, slots)
         return advice.excluded(int(np.count_nonzero(out)), len(slots), names)
 
     def homes(self) -> dict[str, int]:

@@ -253,3 +253,6 @@ def test_whatever_is_set_lifted_and_joined_in_whatever_order_membership_is_that_
             assert exclusions.devices(fleet, one).tolist() == sorted(mine)
             every = np.arange(fleet.n, dtype=np.int32)
             assert np.flatnonzero(exclusions.covers(fleet, one, every)).tolist() == sorted(mine)
+            assert exclusions.count(fleet, one) == len(mine)
+            found, names = exclusions.among(fleet, [one], every)
+            assert (np.flatnonzero(found).tolist(), names) == (sorted(mine), [one.id] if mine else [])
