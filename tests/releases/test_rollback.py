@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.rig import event, eventually, now_ms, running
+from tests.e2e.rig import event, eventually, now_ms, running, utc
 from tests.releases.street import Street, street
 from tests.releases.trees import HERE, RELEASES, TreeDaemon, unpacked
 
@@ -115,3 +115,40 @@ def judged(s: Street, after: TreeDaemon) -> None:
         assert all(starts.values())
     assert (s.platform.stats.keys_reused, s.platform.stats.bad_requests) == (0, 0)
     assert after.faults_logged() == []
+
+
+@pytest.mark.parametrize("release", MADE)
+async def test_release_before_territories_starts_beside_them_and_leaves_them_for_the_next(
+    tmp_path: Path, release: str
+) -> None:
+    old = unpacked(release, tmp_path)
+    async with street(tmp_path, firmware=1, products=()) as s:
+        new = s.daemon(HERE, change=SOON)
+        await s.enroll(new)
+        (name,) = s.fleet.devices.homes.ids
+        async with running(new):
+            await new.ready()
+            device = (await new.ask("GET", f"/v1/devices/{name}")).body["device"]
+            row = device | {"postcode": "95404", "county": "Sonoma"}
+            reply = await new.ask(
+                "POST", "/v1/devices", body=json.dumps(row).encode(), kind="application/x-ndjson"
+            )  # fmt: skip
+            assert (reply.status, reply.body["enrolled"]) == (200, 1)
+            storm = {"id": "later", "reason": "outage", "territory": {"postcodes": ["95404"]}, "reserve_pct": 80,
+                     "from": utc(now_ms() + 3_600_000), "until": utc(now_ms() + 7_200_000)}  # fmt: skip
+            assert (await new.post("/v1/exclusions", storm)).status == 200
+            await new.child.kill()
+        former = s.daemon(old, change=SOON, http_port=new.http_port)
+        async with running(former):
+            await former.ready()
+            assert (await former.ask("GET", "/v1/holds")).body["holds"] == []
+            assert [one["device"]["id"] for one in (await former.ask("GET", "/v1/devices")).body["devices"]] == [name]
+            assert await former.stop() == 0
+        again = s.daemon(HERE, change=SOON, http_port=new.http_port)
+        async with running(again):
+            await again.ready()
+            (found,) = (await again.ask("GET", "/v1/exclusions")).body["exclusions"]
+            assert (found["id"], found["devices"], found["reserve_pct"]) == ("later", 1, 80)
+            assert (await again.ask("GET", f"/v1/devices/{name}")).body["device"]["county"] == "Sonoma"
+            assert await again.stop() == 0
+        assert former.faults_logged() + again.faults_logged() == []

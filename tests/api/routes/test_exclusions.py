@@ -14,8 +14,8 @@ from tests.api.test_app import Rig, rig
 from tests.builders.fakes import FACTS
 from tests.scenes.world import World
 
-CSV = {"headers": {"Content-Type": "text/csv"}}
-LINES = {"headers": {"Content-Type": "application/x-ndjson"}}
+CSV: dict[str, Any] = {"headers": {"Content-Type": "text/csv"}}
+LINES: dict[str, Any] = {"headers": {"Content-Type": "application/x-ndjson"}}
 STORM: dict[str, Any] = {"id": "storm-7", "reason": "storm", "territory": {"postcodes": ["95404"]}, "note": "wind"}
 COLUMNS = "id,reason,postcode,county,utility,until,note,reserve_pct,dispatch_above_reserve\n"
 
@@ -167,8 +167,10 @@ async def test_import_takes_good_rows_once_and_names_every_bad_one_with_its_line
 
 async def test_import_takes_lines_of_json_as_well_and_refuses_what_is_no_table() -> None:
     async with street() as r:
-        rows = [{"id": "a", "reason": "storm", "postcode": ["95404"], "until": until(r.world), "reserve_pct": 50.5},
-                {"id": "b", "reason": "storm", "feeder": "f1;f2", "until": until(r.world), "color": "red"}]  # fmt: skip
+        rows: list[dict[str, Any]] = [
+            {"id": "a", "reason": "storm", "postcode": ["95404"], "until": until(r.world), "reserve_pct": 50.5},
+            {"id": "b", "reason": "storm", "feeder": "f1;f2", "until": until(r.world), "color": "red"},
+        ]
         text = "\n".join(json.dumps(row) for row in rows)
         done = await r.ask("POST", "/v1/exclusions/import", data=text, **LINES)
         assert (done["changed"], done["durable"], [row["line"] for row in done["rejected"]]) == (1, True, [2])

@@ -124,3 +124,18 @@ def test_column_that_stands_twice_is_a_fault_of_its_row() -> None:
     names, values = [*GOOD, "reserve_pct"], [*GOOD.values(), "5"]
     with pytest.raises(InvalidInput, match="column 'reserve_pct' stands twice"):
         parse_rows(",".join(names) + "\n" + ",".join(values), form="csv", profiles=CODECS)
+
+
+def test_batteries_of_one_site_are_in_one_territory() -> None:
+    here = GOOD | {"postcode": " 95404 ", "county": "Sonoma"}
+    parsed = parse(
+        here, here | {"id": "b", "address": "modbus://10.0.0.6", "county": "SONOMA"},
+        here | {"id": "c", "address": "modbus://10.0.0.7", "postcode": "95405"},
+        here | {"id": "d", "address": "modbus://10.0.0.8", "site": "t", "postcode": "95405", "utility": "x" * 65},
+    )  # fmt: skip
+    assert [(device.id, device.postcode) for device in parsed.devices] == [("a", "95404"), ("b", "95404")]
+    other, long = parsed.bad
+    assert [(fault.column, fault.problem, fault.value) for fault in other.faults] == [
+        ("postcode", "its site has '95404' on line 1", "95405")
+    ]
+    assert [fault.column for fault in long.faults] == ["utility"]

@@ -37,9 +37,9 @@ def storm(world: World, name: str = "storm-7", /, *, s: float = 600, **other: ob
     return Exclusion(**(known | other))  # type: ignore[arg-type]
 
 
-async def running(world: World, *, target_w: float = 6_000.0, **other: object) -> World:
+async def running(world: World, *, target_w: float = 6_000.0) -> World:
     await world.go(2)
-    await world.submit(s=3_600, target_w=target_w, **other)
+    await world.submit(s=3_600, target_w=target_w)
     await world.go(30)
     assert world.homes.battery_w.min() > 1_000
     return world

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import pytest
 
+from gateway.domain.events.exclusions import Exclusion
 from gateway.domain.events.request import TargetGroup
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.programs.enrollment import EnrollmentBook
@@ -16,6 +17,7 @@ from gateway.domain.programs.facts import (
     OwnerPreference,
     Preference,
 )
+from gateway.domain.registry.territory import Area
 from gateway.observability.metrics import Sample
 from gateway.services.programs.participation import ProgramParticipation
 from gateway.services.settings import ProgramSettings
@@ -214,3 +216,20 @@ async def test_a_restart_in_mid_event_goes_on_with_the_same_members() -> None:
     scene.world.restart(away_s=3)
     await scene.world.go(20)
     assert scene.controlled() == ["home-00", "home-01"]
+
+
+async def test_who_is_enrolled_is_in_an_exclusion_of_the_program_whatever_the_status_and_at_once_when_one_joins() -> (
+    None
+):
+    scene = Scene("observe", *member(0, EnrollmentStatus.PENDING))
+    now = scene.world.clock.utc
+    await scene.world.dispatcher.exclude(
+        Exclusion(id="x", reason="other", area=Area(programs=(PROGRAM,)), from_ms=now, until_ms=now + 3_600_000)
+    )
+    await scene.run(program="else")
+    assert scene.controlled() == ["home-01", "home-02"]
+    for fact in member(2):
+        scene.book.add(fact)
+    await scene.world.go(2)
+    assert scene.controlled() == ["home-01"]
+    assert scene.participation.programs() == {PROGRAM}
