@@ -2,15 +2,19 @@
 
 from dataclasses import asdict
 from datetime import date
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from gateway.cli.shared import DEFAULT_PROGRAMS, AsJson, fail, out, show
+from gateway.cli.shared import DEFAULT_PROGRAMS, AsJson, fail, out, show, warn
 from gateway.domain.errors import InvalidInput
+from gateway.domain.programs.pricing import PricedSite, price_table
 from gateway.programs.loader import LoadedProgram, load_program, load_programs
+from gateway.programs.priced import priced_plain
 from gateway.programs.summary import days_of, plain, program_summary, stated
+from gateway.programs.tables import decimal_of, hours_of, read_hours
 
 programs = typer.Typer(no_args_is_help=True, help="Rules of grid programs.")
 
@@ -82,6 +86,107 @@ def programs_show(
         show([asdict(value) | {"value": _words(value.value)} for value in stated(version)], of="values")
 
 
+@programs.command("price")
+def programs_price(
+    *,
+    program: Annotated[str, typer.Option("--program", help="name of a program")],
+    on: Annotated[str, typer.Option("--on", help="a local day, like 2026-07-07: the version in force")],
+    hours: Annotated[
+        Path,
+        typer.Option(
+            "--hours",
+            help="CSV of local hours: date, hour_end, event_type, price_usd_per_mwh (or caiso_lmp_usd_per_mwh), "
+            "net_discharge_kw, site_load_kw",
+        ),
+    ],
+    nominal_kw: Annotated[str | None, typer.Option("--nominal-kw", help="nominal power of the battery")] = None,
+    baseline_kw: Annotated[
+        str | None, typer.Option("--baseline-kw", help="the baseline itself; comes before one of nominal power")
+    ] = None,
+    no_baseline: Annotated[bool, typer.Option("--no-baseline", help="the site qualifies for no baseline")] = False,
+    net_discharge_kw: Annotated[
+        str | None, typer.Option("--net-discharge-kw", help="the same net discharge in every hour")
+    ] = None,
+    discharge: Annotated[
+        Path | None, typer.Option("--discharge", help="second CSV: date, hour_end, net_discharge_kw")
+    ] = None,
+    nomination_kw: Annotated[str | None, typer.Option("--nomination-kw", help="what was nominated or bid")] = None,
+    rate_class: Annotated[
+        str, typer.Option("--rate-class", help="a duration like 2h, a utility, or the name of a rate")
+    ] = "",
+    enrolled: Annotated[str | None, typer.Option("--enrolled", help="the day of enrollment")] = None,
+    directory: Directory = DEFAULT_PROGRAMS,
+    as_json: AsJson = False,
+) -> None:
+    """Price a table of local hours by the rules of a program, with every figure on the way. Nothing is asked of a
+    daemon. An hour without net discharge counts as 0; one without a price makes a range, never a figure."""
+    found = _loaded(directory).get(program)
+    if found is None:
+        fail([f"{program}: no such program in {directory}"], code=2)
+    day = _day(on)
+    version = found.program.version_on(day)
+    if version is None:
+        fail([f"{program}: no version is in force on {day}"], code=2)
+    try:
+        site = PricedSite(
+            nominal_kw=_kw(nominal_kw, "--nominal-kw", least=0),
+            nomination_kw=_kw(nomination_kw, "--nomination-kw", least=0),
+            baseline_kw=_kw(baseline_kw, "--baseline-kw"),
+            no_baseline=no_baseline,
+            rate_class=rate_class,
+            enrolled=None if enrolled is None else _day(enrolled, "--enrolled"),
+        )
+        table = read_hours(_text(hours), name=hours.name, zone=version.zone)
+        more = None if discharge is None else read_hours(_text(discharge), name=discharge.name, zone=version.zone)
+        rows = hours_of(table, more, _kw(net_discharge_kw, "--net-discharge-kw"), version)
+        priced = price_table(version, rows, site)
+    except InvalidInput as error:
+        fail(error.problems, code=2)
+    if table.ignored:
+        warn([f"{hours.name}: columns that nobody reads: {', '.join(table.ignored)}"])
+    told = priced_plain(priced) | {"on": day.isoformat(), "digest": found.digest}
+    if as_json:
+        out.print_json(data=told)
+        return
+    columns = (
+        "period",
+        "status",
+        "hours_counted",
+        "hours_missing",
+        "quantity",
+        "bounded",
+        "pay",
+        "pay_low",
+        "pay_high",
+    )
+    show([{name: one[name] for name in columns} for one in told["periods"]], of="periods")
+    total = told["total"] or f"between {told['total_low']} and {told['total_high']}, or unknown"
+    out.print(f"total: {total} {told['currency'] or ''}", markup=False, highlight=False)
+    for one in told["rests_on_unverified"]:
+        out.print(f"not verified: {one['path']} ({one['evidence']}, {one['source']})", markup=False, highlight=False)
+
+
+def _kw(text: str | None, option: str, *, least: int | None = None) -> Fraction | None:
+    if text is None:
+        return None
+    try:
+        value = decimal_of(text, option)
+    except ValueError as error:
+        raise InvalidInput([str(error)]) from error
+    if least is not None and value < least:
+        raise InvalidInput([f"{option}: not below {least}"])
+    return Fraction(value)
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_bytes().decode("utf-8")
+    except OSError as error:
+        raise InvalidInput([f"{file}: cannot be read: {error.strerror}"]) from error
+    except UnicodeDecodeError as error:
+        raise InvalidInput([f"{file}: not UTF-8"]) from error
+
+
 def _loaded(directory: Path) -> dict[str, LoadedProgram]:
     try:
         return load_programs(directory)
@@ -89,11 +194,11 @@ def _loaded(directory: Path) -> dict[str, LoadedProgram]:
         fail(error.problems, code=2)
 
 
-def _day(text: str) -> date:
+def _day(text: str, option: str = "--on") -> date:
     try:
         return date.fromisoformat(text)
     except ValueError:
-        fail([f"--on: a day is written 2026-07-07, not {text!r}"], code=2)
+        fail([f"{option}: a day is written 2026-07-07, not {text!r}"], code=2)
 
 
 def _words(value: Any) -> str:

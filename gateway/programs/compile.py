@@ -32,6 +32,7 @@ from gateway.programs.language import (
     Version,
     WeekdayRule,
 )
+from gateway.programs.performance import performance_of
 from gateway.programs.values import Ruled, Stated, V
 
 T = TypeVar("T")
@@ -91,6 +92,7 @@ def _version(document: ProgramDocument, version: Version) -> ProgramVersion:
         grid_charge=_rule(rules.grid_charge, bool),
         preparation=_preparation(version),
         stacking=_stacking(version.stacking),
+        performance=performance_of(version.performance),
         rates=tuple(map(rate_of, version.rates)),
         factors=tuple(map(_factor, version.factors)),
         years_by=YearsBy.ANNIVERSARY if version.participation_years is None else version.participation_years.value,

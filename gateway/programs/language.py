@@ -7,6 +7,16 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from gateway.domain.rules.counts import Per
+from gateway.domain.rules.performance import (
+    AdjustBy,
+    BaselineMethod,
+    BoundOf,
+    BoundPer,
+    Formula,
+    Level,
+    LikeDays,
+    TieBreak,
+)
 from gateway.domain.rules.rates import RateUnit, YearsBy
 from gateway.domain.rules.stacking import PaidFor
 from gateway.domain.rules.values import Certainty
@@ -59,14 +69,6 @@ class MeasurementPoint(StrEnum):
     BATTERY_AC = "battery_ac"
     SITE_CT = "site_ct"
     UTILITY_METER = "utility_meter"
-
-
-class Level(StrEnum):
-    """What is added up before a floor or a cap applies."""
-
-    SITE = "site"
-    AGGREGATION = "aggregation"
-    CUSTOMER = "customer"
 
 
 class SeasonDates(ProgramModel):
@@ -178,9 +180,9 @@ class Bound(ProgramModel):
     """A floor or a cap of performance: its value in kW or what it is taken from, of what it is, and over which time."""
 
     kw: Annotated[float, Field(ge=0)] | None = None
-    of: Literal["nomination", "nominal_power", "site_load"] | None = None
+    of: BoundOf | None = None
     level: Level
-    per: Literal["interval", "hour", "event", "month", "season"]
+    per: BoundPer
 
     @model_validator(mode="after")
     def _one_value(self) -> "Bound":
@@ -202,21 +204,29 @@ class HoursBefore(ProgramModel):
         return self
 
 
-class Performance(ProgramModel):
-    """How performance is worked out: the names of a baseline and of a formula, their numbers, where a floor and a cap
-    apply, and by which hours before an event the baseline is adjusted."""
+class HourTypes(ProgramModel):
+    """Types of official hours: those by which the program measures, and those by which it does not."""
 
-    baseline: Stated[Literal["none", "prescriptive", "caiso-pdr", "usual-discharge"]]
-    formula: Stated[
-        Literal[
-            "price_weighted_capacity", "mean_event_power", "mean_window_power", "energy", "capacity", "best_two_hours",
-            "bid_bands", "certificates", "tariff",
-        ]
-    ]  # fmt: skip
+    counted: Annotated[tuple[Word, ...], NotEmpty, Field(max_length=20)]
+    uncounted: Annotated[tuple[Word, ...], Field(max_length=20)] = ()
+
+
+class Performance(ProgramModel):
+    """How performance is worked out: the names of a baseline and of a formula, their numbers, and where a floor and a
+    cap apply; of a baseline from like days, which days those are, which of two equal ones is taken, how and by which
+    hours before an event it is adjusted, and whether what a site exports counts; and which official hours count."""
+
+    baseline: Stated[BaselineMethod]
+    formula: Stated[Formula]
     parameters: dict[ProgramName, Stated[Amount]] = Field(default_factory=dict)
     floor: Stated[Bound] | None = None
     cap: Stated[Bound] | None = None
     adjustment_window: Stated[HoursBefore] | None = None
+    like_days: Stated[LikeDays] | None = None
+    ties: Stated[TieBreak] | None = None
+    adjust_by: Stated[AdjustBy] | None = None
+    exports_counted: Stated[bool] | None = None
+    event_types: Stated[HourTypes] | None = None
 
 
 class YearSpan(ProgramModel):

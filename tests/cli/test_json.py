@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from gateway.cli import CommandLine
 from tests.cli.test_cli import HEADER, PROFILES, Script, config, daemon, run
+from tests.programs.test_shipped import HOURS
 
 __all__ = ["daemon"]
 
@@ -50,6 +51,10 @@ SHOWING: dict[str, tuple[str, ...]] = {
     "profiles list": ("--dir", str(PROFILES)), "profiles check": ("--dir", str(PROFILES)),
     "programs list": ("--dir", str(PROGRAMS)), "programs check": ("--dir", str(PROGRAMS)),
     "programs show": ("ra-leap", "--dir", str(PROGRAMS)),
+    "programs price": (
+        "--program", "dsgs-option3", "--on", "2025-05-31", "--hours", str(HOURS), "--net-discharge-kw", "1",
+        "--no-baseline", "--dir", str(PROGRAMS),
+    ),
     "profiles new": ("example-one", "--into", "{out}"), "validate": ("--config", "{config}"),
     "webhooks list": (), "webhooks messages": ("w",), "webhooks check": ("--dir", str(WEBHOOKS)),
     "webhooks try": ("voltus", "{dispatch}", "--dir", str(WEBHOOKS)),
