@@ -7,13 +7,14 @@ from gateway.schemas.event import Moment
 
 class TableReportBody(Body):
     """What an import of a table did: rows that say something new (`changed`), that are known already (`unchanged`), and
-    every bad one. `personal`: customers whose personal data was kept. `rejected_total` counts those too that `rejected`
-    has no room for."""
+    every bad one. `personal`: customers whose personal data was kept. `unknown_programs`: names in good rows that
+    neither the configuration nor a file knows. `rejected_total` counts those too that `rejected` has no room for."""
 
     rows: int
     changed: int
     unchanged: int
     personal: int
+    unknown_programs: list[str]
     rejected: list[BadRowBody]
     rejected_total: int
 
@@ -104,10 +105,12 @@ class EligibilityState(Body):
 
 
 class EligibilityList(Body):
-    """A page of all registered devices. `days`: as many before today are looked at for telemetry."""
+    """A page of all registered devices. `days`: as many before today are looked at for telemetry. `unverified`: which
+    of the values that the program asks for today rest on no text."""
 
     program: str
     days: int
+    unverified: list[str]
     total: int
     devices: list[EligibilityState]
     next: int | None
@@ -159,7 +162,8 @@ class ParticipationState(Body):
 
 class ParticipationList(Body):
     """The devices that a program's running or next event names, and those that are enrolled in it. `left_out` counts
-    all of them by what enrollment says against them; `enrollment`: whether that is enforced."""
+    all of them by what enrollment says against them; `enrollment`: whether that is enforced or observed, or `unknown`,
+    where neither the configuration nor a file knows the program."""
 
     program: str
     enrollment: str

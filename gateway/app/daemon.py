@@ -56,6 +56,7 @@ from gateway.services.devices.registry import DeviceRegistry
 from gateway.services.devices.unheard import Unheard
 from gateway.services.programs.eligibility import Eligibility
 from gateway.services.programs.participation import ProgramParticipation
+from gateway.services.programs.terms import every_program, moved_terms, program_terms
 from gateway.services.runtime.loop_lag import LoopLag
 from gateway.services.runtime.supervisor import Supervisor
 from gateway.storage.broker_sessions import BrokerSessions
@@ -166,7 +167,7 @@ def log_inputs(
 ) -> None:
     """Log which profiles and programs the daemon runs with, by the hash that `gateway profiles list` and `programs
     list` print, and every former key in the configuration or a profile."""
-    for warning in settings.former:
+    for warning in (*settings.former, *moved_terms(settings.programs)):
         log.warning("configuration uses a former key", extra={"key": warning})
     for codec in codecs.values():
         told = summary(codec)
@@ -199,8 +200,11 @@ async def _build(settings: Settings, clock: SteadyClock, parts: RunningParts, la
     remembered = journal.load()
     store = await parts.start(SqliteEventStore(journal.path))
     replays = await parts.start(ReplayStore(settings.state_dir))
-    enrolled = await enrollments(settings, clock=clock, parts=parts)
-    participation = await parts.start(ProgramParticipation(enrolled.book, fleet=fleet, programs=settings.programs))
+    files = {name: one.terms for name, one in programs.items()}
+    terms = program_terms(settings.programs, files)
+    enrolled = await enrollments(settings, terms, clock=clock, parts=parts)
+    known = every_program(settings.programs, files)
+    participation = await parts.start(ProgramParticipation(enrolled.book, fleet=fleet, programs=known))
     prior = dict(remembered.prior)
     inventory = DeviceRegistry(clock=clock, fleet=fleet, journal=journal, codecs=codecs, saved=prior)
     _register(inventory, remembered)
@@ -282,7 +286,7 @@ async def _build(settings: Settings, clock: SteadyClock, parts: RunningParts, la
         eligibility=Eligibility(
             fleet=fleet,
             participation=participation,
-            programs=settings.programs,
+            terms=terms,
             history=upstream.history,
             clock=clock.wall,
             days=settings.intervals.keep_days,

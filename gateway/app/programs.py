@@ -1,15 +1,20 @@
 """The part of the graph that knows who takes part in which program."""
 
+from collections.abc import Mapping
+
 from gateway.app.parts import RunningParts
 from gateway.clock import Clock
 from gateway.config.settings import Settings
+from gateway.domain.programs.terms import ProgramTerms
 from gateway.services.programs.enrollment import Enrollments
-from gateway.services.settings import ENFORCE, exclusive_groups
+from gateway.services.settings import ENFORCE
 from gateway.storage.programs.facts import SqliteFacts
 from gateway.storage.programs.personal import NAME, SqlitePersonal
 
 
-async def enrollments(settings: Settings, *, clock: Clock, parts: RunningParts) -> Enrollments:
+async def enrollments(
+    settings: Settings, terms: Mapping[str, ProgramTerms], *, clock: Clock, parts: RunningParts
+) -> Enrollments:
     """Open what is stored of programs, and load it."""
     enforced = any(program.enrollment == ENFORCE for program in settings.programs.values())
     store = await parts.start(SqliteFacts(settings.state_dir, clock=clock, decides=enforced))
@@ -23,8 +28,7 @@ async def enrollments(settings: Settings, *, clock: Clock, parts: RunningParts) 
             store,
             personal,
             clock=clock,
-            exclusivity=exclusive_groups(settings.programs),
-            zones={name: program.time_zone for name, program in settings.programs.items()},
+            terms=terms,
         )
     )
     store.load(found.book.add)

@@ -25,6 +25,7 @@ from gateway.config.settings import Settings
 from gateway.domain.errors import GatewayError, InvalidInput, InvariantBroken
 from gateway.profiles.loader import load_profiles
 from gateway.programs.loader import load_programs
+from gateway.services.programs.terms import moved_terms, program_terms
 from gateway.signals.webhook.loader import load_webhooks
 
 daemon = typer.Typer()
@@ -92,9 +93,9 @@ def _profiles(settings: Settings) -> list[str]:
 
 
 def _programs(settings: Settings) -> list[str]:
-    if settings.programs_dir is not None:
-        load_programs(settings.programs_dir)
-    return []
+    programs = {} if settings.programs_dir is None else load_programs(settings.programs_dir)
+    program_terms(settings.programs, {name: one.terms for name, one in programs.items()})
+    return moved_terms(settings.programs)
 
 
 def _webhooks(settings: Settings) -> list[str]:

@@ -17,6 +17,7 @@ due = typer.Typer(no_args_is_help=True, help="What has to be done by when.")
 
 KINDS = {".csv": "text/csv", ".jsonl": "application/x-ndjson"}
 ROWS_SHOWN = 50
+ENROLLMENT = {"enforce": "enforced", "observe": "observed", "unknown": "observed, and nobody knows the program"}
 
 Program = Annotated[str | None, typer.Option("--program", help="of this program alone")]
 Customer = Annotated[str | None, typer.Option("--customer", help="of this customer alone")]
@@ -69,7 +70,7 @@ def enrollments_participation(
         return
     event = found["event"]
     out.print(
-        f"{program}: enrollment is {'enforced' if found['enrollment'] == 'enforce' else 'observed'}; "
+        f"{program}: enrollment is {ENROLLMENT[found['enrollment']]}; "
         + ("no event" if event is None else f"event {event['id']} {event['state']} from {event['start']}"),
         markup=False, highlight=False,
     )  # fmt: skip
@@ -96,6 +97,8 @@ def enrollments_eligible(
         return
     show([row | {"reasons": " ".join(row["reasons"]) or None} for row in page["devices"]], of="devices")
     out.print(f"{len(page['devices'])} of {page['total']}; telemetry of {page['days']} days", highlight=False)
+    for name in page["unverified"]:
+        out.print(f"{name} of {program} is not verified", markup=False, highlight=False)
 
 
 @enrollments.command("import")
@@ -236,5 +239,9 @@ def _import(file: Path, url: str, operation: Operation, *, as_json: bool) -> Non
             f"{report['rejected_total']} rejected",
             highlight=False,
         )
+        for name in report["unknown_programs"]:
+            err.print(
+                f"{name}: neither configuration nor programs_dir knows this program", markup=False, highlight=False
+            )
     if report["rejected_total"]:
         raise typer.Exit(1)

@@ -156,6 +156,56 @@ class Measurement(ProgramModel):
     coverage_min_pct: Stated[Percent] | None = None
 
 
+class EligibilityTerms(ProgramModel):
+    """What a battery needs to be in the program: its power by its nameplate, for how long, and how much of its last 30
+    days is measured."""
+
+    min_kw: Stated[Annotated[float, Field(gt=0, le=10_000)]] | None = None
+    max_kw: Stated[Annotated[float, Field(gt=0, le=10_000)]] | None = None
+    min_hours: Stated[Hours] | None = None
+    completeness_pct: Stated[Percent] | None = None
+
+    @model_validator(mode="after")
+    def _possible(self) -> "EligibilityTerms":
+        if self.min_kw is not None and self.max_kw is not None and self.max_kw.value < self.min_kw.value:
+            raise ValueError("max_kw: less than min_kw")
+        return self
+
+
+DueDays = Annotated[int, Field(ge=0, le=366)]
+
+
+class DataDue(ProgramModel):
+    """The data of each day, month or season are due so many days after its last one, by a local time."""
+
+    per: Literal["day", "month", "season"]
+    days_after: DueDays
+    by: ClockMinutes
+
+
+class NominationDue(ProgramModel):
+    """The nomination for each day, month or season is due so many days before its first one, by a local time, and is
+    taken from so many days before on."""
+
+    per: Literal["day", "month", "season"]
+    opens_days_before: DueDays | None = None
+    days_before: DueDays
+    by: ClockMinutes
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "NominationDue":
+        if self.opens_days_before is not None and self.opens_days_before < self.days_before:
+            raise ValueError("opens_days_before: it opens after it is due")
+        return self
+
+
+class ProgramDeadlines(ProgramModel):
+    """What is due when."""
+
+    data: Stated[DataDue] | None = None
+    nomination: Stated[NominationDue] | None = None
+
+
 class Preparation(ProgramModel):
     """What is done before a known event: energy is kept for so many hours, charged from PV, charged from the grid (only
     where that is permitted, and never in the adjustment window of a baseline)."""
@@ -285,7 +335,9 @@ class Version(ProgramModel):
     source: ProgramName
     notes: Prose | None = None
     rules: DispatchRules = DispatchRules()
+    eligibility: EligibilityTerms = EligibilityTerms()
     measurement: Measurement
+    deadlines: ProgramDeadlines = ProgramDeadlines()
     preparation: Preparation = Preparation()
     stacking: Stacking = Stacking()
     performance: Performance

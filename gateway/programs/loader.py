@@ -8,10 +8,12 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from gateway.domain.errors import InvalidInput
+from gateway.domain.programs.terms import ProgramTerms
 from gateway.domain.rules.program import GridProgram
 from gateway.programs.checks import Fault, clashes, faults_of
 from gateway.programs.compile import compile_program
 from gateway.programs.language import ProgramDocument
+from gateway.programs.terms import terms_of
 from gateway.yaml_lines import NotStrict, Place, bounded, fault_line, read_file, read_yaml
 
 DIGEST_LENGTH = 12
@@ -23,6 +25,7 @@ class LoadedProgram:
 
     document: ProgramDocument
     program: GridProgram
+    terms: ProgramTerms
     digest: str
 
 
@@ -61,7 +64,10 @@ def _load(path: Path) -> tuple[LoadedProgram, Place]:
         words = f"says {document.program!r}, the file is named {path.stem!r}"
         raise InvalidInput([fault_line(name, place.line_of(("program",)), "program", words)])
     digest = hashlib.sha256(content).hexdigest()[:DIGEST_LENGTH]
-    return LoadedProgram(document=document, program=compile_program(document), digest=digest), place
+    loaded = LoadedProgram(
+        document=document, program=compile_program(document), terms=terms_of(document), digest=digest
+    )  # fmt: skip
+    return loaded, place
 
 
 def _clashes(loaded: Mapping[str, tuple[LoadedProgram, Place]]) -> Iterator[str]:

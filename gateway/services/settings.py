@@ -53,7 +53,7 @@ class ProgramSettings(BaseModel):
     `refuse_outside_rules`: those that are verified refuse it too. A home is in one program at most of those that share
     one of the `exclusive_groups`. `enrollment`: whether who takes part in its events follows from enrollment and
     consent, or that is only observed. `time_zone`: in which its days begin and end; `eligibility`: what it asks of a
-    battery."""
+    battery. `TERMS` stand in the program's file where there is one: here they may narrow it, and not contradict."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -69,9 +69,8 @@ class ProgramSettings(BaseModel):
     eligibility: EligibilitySettings = EligibilitySettings()
 
 
-def exclusive_groups(programs: Mapping[str, ProgramSettings]) -> dict[str, frozenset[str]]:
-    """The exclusivity groups of each program."""
-    return {name: frozenset(program.exclusive_groups) for name, program in programs.items()}
+TERMS: Final = ("time_zone", "exclusive_groups", "eligibility")
+"""What the program's file says; from the next release on it alone does."""
 
 
 class SourceSettings(BaseModel):

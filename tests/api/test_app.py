@@ -48,6 +48,7 @@ from gateway.services.devices.registry import DeviceRegistry
 from gateway.services.programs.eligibility import Eligibility
 from gateway.services.programs.enrollment import Enrollments
 from gateway.services.programs.participation import ProgramParticipation
+from gateway.services.programs.terms import program_terms
 from gateway.services.settings import EligibilitySettings, ProgramSettings
 from gateway.services.telemetry.history import History
 from gateway.services.telemetry.raw import RawMessages
@@ -159,7 +160,6 @@ async def rig(
     stack = ExitStack()
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
     store, people = SqliteFacts(folder, clock=world.clock), SqlitePersonal(folder, keys=[KEY])
-    enrollments = Enrollments(store, people, clock=world.clock)
     offered = {
         "test": ProgramSettings(
             enrollment="enforce",
@@ -168,6 +168,8 @@ async def rig(
         ),
         "other": ProgramSettings(exclusive_groups=("ca",)),
     }
+    terms = program_terms(offered, {})
+    enrollments = Enrollments(store, people, clock=world.clock, terms=terms)
     participation = ProgramParticipation(enrollments.book, fleet=world.fleet, programs=offered)
     events = DispatchView(
         fleet=world.fleet,
@@ -204,7 +206,7 @@ async def rig(
         eligibility=Eligibility(
             fleet=world.fleet,
             participation=participation,
-            programs=offered,
+            terms=terms,
             history=History(queries, world.fleet),
             clock=world.clock,
         ),

@@ -6,7 +6,7 @@ from tests.cli.test_cli import Script, daemon, run
 
 __all__ = ["daemon"]
 
-REPORT = {"rows": 3, "changed": 1, "unchanged": 1, "personal": 0, "rejected_total": 1,
+REPORT = {"rows": 3, "changed": 1, "unchanged": 1, "personal": 0, "unknown_programs": ["dsgss"], "rejected_total": 1,
           "rejected": [{"line": 4, "problem": "device: required", "faults": []}]}  # fmt: skip
 
 
@@ -16,7 +16,8 @@ def test_import_names_every_bad_row_with_its_line_and_exits_with_1(daemon: Scrip
     daemon.says(REPORT)
     told = run("enrollments", "import", str(file), "--url", daemon.url)
     assert told.exit_code == 1
-    assert told.stderr.strip() == f"{file}:4: device: required"
+    unknown = "dsgss: neither configuration nor programs_dir knows this program"
+    assert told.stderr.splitlines() == [f"{file}:4: device: required", unknown]
     assert told.stdout.strip() == "3 rows, 1 new or changed, 1 known already, 1 rejected"
     daemon.says(REPORT | {"rejected": [], "rejected_total": 0})
     assert run("customers", "import", str(file), "--url", daemon.url).exit_code == 0

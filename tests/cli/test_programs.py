@@ -81,3 +81,15 @@ def test_validate_tells_the_faults_of_programs_that_a_configuration_names(tmp_pa
     for directory, code in ((good, 0), (bad, 2), (str(tmp_path / "none"), 2)):
         result = run("validate", "--config", config(tmp_path, programs_dir=directory))
         assert (result.exit_code, "sample.yaml:" in result.output) == (code, directory == bad)
+
+
+def test_validate_refuses_what_contradicts_a_programs_file_and_warns_about_what_only_repeats_it(tmp_path: Path) -> None:
+    directory = written(tmp_path / "good")
+    zone = parse_program(SAMPLE, name="sample").zone
+    same = run(
+        "validate", "--config", config(tmp_path, programs_dir=directory, programs={"sample": {"time_zone": zone}})
+    )
+    assert (same.exit_code, "programs.sample.time_zone: the next release reads it" in same.output) == (0, True)
+    other = {"sample": {"time_zone": "Australia/Sydney"}}
+    result = run("validate", "--config", config(tmp_path, programs_dir=directory, programs=other))
+    assert (result.exit_code, "programs.sample.time_zone: Australia/Sydney" in result.output) == (2, True)

@@ -113,7 +113,7 @@ class EnrollmentRoutes:
     async def participation(self, request: web.Request) -> web.StreamResponse:
         program, offset, limit = request.match_info["id"], OFFSET.of(request), LIMIT.of(request)
         known = self._participation.participation.enrollment(program) is not None
-        if not known and program not in self._enrollments.book.programs():
+        if not known and program not in self._enrollments.book.programs() and not self._participation.named(program):
             return problem(404, "no such program")
         body, rows = self._participation.page(program, offset, limit)
         return await json_list(request, body, "devices", rows)
@@ -121,11 +121,12 @@ class EnrollmentRoutes:
     async def eligibility(self, request: web.Request) -> web.StreamResponse:
         program, offset, limit = request.match_info["id"], OFFSET.of(request), FEW.of(request)
         if self._eligibility.requirements(program) is None:
-            return problem(404, "no such program in the configuration")
+            return problem(404, "no such program in the configuration or programs_dir")
         total, page = await self._eligibility.page(program, offset, limit)
         following = offset + len(page)
         body = EligibilityList(
-            program=program, days=self._eligibility.days, total=total, devices=[],
+            program=program, days=self._eligibility.days, unverified=sorted(self._eligibility.unverified(program)),
+            total=total, devices=[],
             next=following if following < total and page else None,
         )  # fmt: skip
         return await json_list(request, body, "devices", map(eligibility_state, page))

@@ -42,6 +42,7 @@ def table_report(done: TableReport) -> TableReportBody:
         changed=done.changed,
         unchanged=done.unchanged,
         personal=done.personal,
+        unknown_programs=list(done.unknown_programs),
         rejected=[
             BadRowBody(line=row.line, problem=row.problem, faults=[RowFaultBody(**asdict(one)) for one in row.faults])
             for row in done.bad[:MAX_REPORTED]

@@ -18,8 +18,7 @@ from gateway.domain.programs.facts import EnrollmentStatus
 from gateway.domain.types import Slots
 from gateway.schemas.interval_rows import rfc3339
 from gateway.services.events.intake import Dispatcher
-from gateway.services.programs.participation import ProgramParticipation
-from gateway.services.settings import OBSERVE
+from gateway.services.programs.participation import UNKNOWN_PROGRAM, ProgramParticipation
 
 EXCLUSIONS_NAMED = 10
 
@@ -53,7 +52,7 @@ class ParticipationView:
         following = offset + len(page)
         head = ParticipationList(
             program=program,
-            enrollment=self.participation.enrollment(program) or OBSERVE,
+            enrollment=self.participation.enrollment(program) or UNKNOWN_PROGRAM,
             event=None if entry is None else _event(entry),
             total=len(slots),
             left_out={why.name.lower(): int(counts[why]) for why in LeftOut if why is not LeftOut.NOT and counts[why]},
@@ -61,6 +60,10 @@ class ParticipationView:
             next=following if following < len(slots) and len(page) else None,
         )
         return head, self._rows(program, entry, page, now_ms)
+
+    def named(self, program: str) -> bool:
+        """Whether an event names the program that runs or is to come."""
+        return self._next(program, self.clock.now().utc_ms) is not None
 
     def _rows(
         self, program: str, entry: BookEntry | None, slots: Slots, now_ms: int

@@ -10,9 +10,9 @@ from gateway.clock import Clock
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.programs.eligibility import Requirements, unfit
 from gateway.domain.programs.facts import EnrollmentStatus
+from gateway.domain.programs.terms import ProgramTerms
 from gateway.domain.types import Bools, DeviceId, Floats, Slots
 from gateway.services.programs.participation import ProgramParticipation
-from gateway.services.settings import ProgramSettings
 from gateway.services.telemetry.history import History, Question
 
 DAYS_MAX = 30
@@ -40,28 +40,27 @@ class Eligibility:
         *,
         fleet: Fleet,
         participation: ProgramParticipation,
-        programs: Mapping[str, ProgramSettings],
+        terms: Mapping[str, ProgramTerms],
         history: History,
         clock: Clock,
         days: int = DAYS_MAX,
     ) -> None:
         self._fleet = fleet
         self._participation = participation
-        self._programs = programs
+        self._terms = terms
         self._history = history
         self._clock = clock
         self.days = min(days, DAYS_MAX)
 
     def requirements(self, program: str) -> Requirements | None:
-        """What a program asks for; None: the configuration does not name it."""
-        settings = self._programs.get(program)
-        if settings is None:
-            return None
-        asked = settings.eligibility
-        return Requirements(
-            min_w=asked.min_kw * 1000, min_hours=asked.min_hours, completeness_pct=asked.completeness_pct,
-            territories=frozenset(asked.territories),
-        )  # fmt: skip
+        """What a program asks for today; None: neither a file nor the configuration names it."""
+        terms = self._terms.get(program)
+        return None if terms is None else terms.on(self._clock.now().utc_ms).requirements
+
+    def unverified(self, program: str) -> frozenset[str]:
+        """Which of the values that it asks for today rest on no text."""
+        terms = self._terms.get(program)
+        return frozenset() if terms is None else terms.on(self._clock.now().utc_ms).unverified
 
     async def page(self, program: str, offset: int, limit: int) -> tuple[int, list[EligibilityRow]]:
         """How many devices there are, and a page of them in the order of slots. Raises StorageError."""
@@ -106,11 +105,10 @@ class Eligibility:
     def _excluded(self, program: str, slots: Slots) -> Bools:
         """Who is pending or active in another program that excludes this one."""
         out = np.zeros(len(slots), dtype=np.bool_)
-        settings = self._programs.get(program)
-        groups = set() if settings is None else set(settings.exclusive_groups)
+        own = self._terms.get(program, ProgramTerms())
         now_ms = self._clock.now().utc_ms
-        for name, other in self._programs.items():
-            if name != program and groups & set(other.exclusive_groups):
+        for name, other in self._terms.items():
+            if name != program and own.exclusive & other.exclusive:
                 status = self._participation.standing(name, now_ms).membership.status[slots]
                 out |= (status == EnrollmentStatus.PENDING) | (status == EnrollmentStatus.ACTIVE)
         return out

@@ -6,7 +6,7 @@ added to the book. What takes somebody out of dispatch counts before it is durab
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TypeVar
@@ -25,6 +25,7 @@ from gateway.domain.programs.facts import (
     Payee,
     Withdrawal,
 )
+from gateway.domain.programs.terms import ProgramTerms
 from gateway.observability.parts import Part
 from gateway.ports.programs import FactQuestion, FactStore, PersonalStore, StoredFact
 from gateway.services.devices.row_faults import BadRow, RowFault, bounded
@@ -32,7 +33,7 @@ from gateway.services.devices.table_rows import TableForm
 from gateway.services.programs import statements
 from gateway.services.programs.deadlines import Due, deadlines
 from gateway.services.programs.rows import ConsentRow, CustomerRow, EnrollmentRow, TableRow, read_table
-from gateway.services.programs.statements import NO_EXCLUSIVITY, Exclusivity, KnownFacts, TableFacts
+from gateway.services.programs.statements import KnownFacts, TableFacts
 
 log = logging.getLogger(__name__)
 
@@ -42,24 +43,27 @@ PAGE = 5_000
 SLICE = 200
 DAY_MS = 86_400_000
 UTC = "UTC"
+SOME_NAMES = 5
+NO_TERMS: Mapping[str, ProgramTerms] = MappingProxyType({})
 NO_PROGRAMS: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableReport:
     """What a table did. `changed` rows said something new; `personal` of the customers among them have personal
-    data."""
+    data; `unknown_programs`: names in good rows that nobody knows as programs."""
 
     rows: int
     changed: int
     unchanged: int
     personal: int
+    unknown_programs: Sequence[str]
     bad: Sequence[BadRow]
 
 
 class Enrollments(Part):
     """The facts of all programs. `book`: what the fleet asks; `program_of`: our program for the peer's id of it;
-    `personal` None: there is no personal data; `zones`: the time zone of each program."""
+    `personal` None: there is no personal data; `terms`: those of every program that is known."""
 
     component = "programs"
 
@@ -70,16 +74,15 @@ class Enrollments(Part):
         *,
         clock: Clock,
         program_of: Mapping[str, str] = NO_PROGRAMS,
-        exclusivity: Exclusivity = NO_EXCLUSIVITY,
-        zones: Mapping[str, str] = NO_PROGRAMS,
+        terms: Mapping[str, ProgramTerms] = NO_TERMS,
     ) -> None:
         self.book = EnrollmentBook()
         self.store = store
         self.personal = personal
         self._clock = clock
         self._program_of = program_of
-        self._exclusivity = exclusivity
-        self._zones = zones
+        self._terms = terms
+        self._exclusivity = {name: one.exclusive for name, one in terms.items()}
         self._one_at_a_time = asyncio.Lock()
 
     async def import_enrollments(self, text: str, *, form: TableForm, by: str, door: AuditDoor) -> TableReport:
@@ -129,7 +132,18 @@ class Enrollments(Part):
         return await asyncio.to_thread(deadlines, facts, now_ms, now_ms + days * DAY_MS, self._zone_of)
 
     def _zone_of(self, program: str) -> str:
-        return self._zones.get(program, UTC)
+        return self._terms[program].zone if program in self._terms else UTC
+
+    def unknown_programs(self, names: Iterable[str]) -> list[str]:
+        """Those of these names that nobody knows as programs, sorted."""
+        return sorted(name for name in set(names) if name not in self._terms)
+
+    def warnings(self) -> list[str]:
+        names = self.unknown_programs(self.book.programs())
+        if not names:
+            return []
+        some = ", ".join(names[:SOME_NAMES]) + (f" and {len(names) - SOME_NAMES} more" if names[SOME_NAMES:] else "")
+        return [f"enrollments or consents name programs that neither configuration nor programs_dir knows: {some}"]
 
     async def every(self, kinds: tuple[type[Fact], ...]) -> list[Fact]:
         """All facts of these kinds. Raises StorageError."""
@@ -175,6 +189,7 @@ class Enrollments(Part):
             changed=len(good) - len(found.bad) - found.unchanged,
             unchanged=found.unchanged,
             personal=len(found.people),
+            unknown_programs=self.unknown_programs(found.programs),
             bad=await asyncio.to_thread(_told, bad),
         )
         log.info(

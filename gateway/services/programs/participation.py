@@ -2,8 +2,10 @@
 
 Under `enforce` nobody takes part without valid consent or against an owner's wish. Who is not active in our book does
 not take part either, unless the program's own dispatcher names the device by its id: our book may be late, so it is
-actuated, counted as a mismatch, and said, until the book says something newer than the event. Under `observe` everybody
-takes part, and who would not is counted and listed.
+actuated, counted as a mismatch, and said, until the book says something newer than the event. Under `observe`
+everybody takes part, and who would not is counted and listed. A program that nobody knows is observed too, and said;
+there what is stated of somebody is kept: who sits out, and whose consent to it was withdrawn or has expired, is left
+alone.
 """
 
 import logging
@@ -27,7 +29,11 @@ from gateway.services.settings import ENFORCE, ProgramSettings
 
 log = logging.getLogger(__name__)
 
-PROGRAM = "programs of the configuration"
+PROGRAM = "programs of the configuration and programs_dir"
+UNKNOWN_PROGRAM = "unknown"
+KEPT = np.array([LeftOut.OPTED_OUT, LeftOut.CONSENT_WITHDRAWN, LeftOut.CONSENT_EXPIRED], dtype=np.uint8)
+"""What is stated of somebody, and counts whatever the program is."""
+
 WHY = [why for why in LeftOut if why is not LeftOut.NOT]
 TOLD_MAX = 1_000
 
@@ -48,6 +54,10 @@ UNKNOWN = gauge(
     "Names in running events of enforced programs' dispatchers behind which there is no device.",
     program=PROGRAM,
 )
+UNKNOWN_PROGRAMS = gauge(
+    "gateway_enrollment_unknown_program_events",
+    "Running events whose program neither the configuration nor a file of programs_dir knows.",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,9 +77,11 @@ class Standing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Judged:
-    """What enrollment says of one event's members. `without`: who is left out, where that is enforced."""
+    """What enrollment says of one event's members. `without`: who is left out, where that is enforced; `known`: whether
+    anybody knows the program."""
 
     request: EventRequest
+    known: bool
     standing: Standing
     without: Slots
     counts: Mapping[LeftOut, int]
@@ -83,6 +95,7 @@ class _Told:
 
     mismatched: int = 0
     unknown: int = 0
+    unknown_program: bool = False
 
 
 @dataclass(slots=True)
@@ -95,8 +108,8 @@ class _Count:
 
 
 class ProgramParticipation(Part):
-    """Implements `gateway.services.events.participation.Participation`; others ask it too. Programs that the
-    configuration does not name are not judged."""
+    """Implements `gateway.services.events.participation.Participation`; others ask it too. `programs`: those that are
+    known."""
 
     component = "programs"
 
@@ -115,9 +128,9 @@ class ProgramParticipation(Part):
         """Slots that each event must leave alone now, by its index."""
         judged: dict[int, _Judged] = {}
         for event in events:
-            program = self._programs.get(event.request.program)
-            if program is None or event.index < 0:
+            if event.index < 0:
                 continue
+            program = self._programs.get(event.request.program)
             standing = self.standing(event.request.program, now.utc_ms)
             known = self._judged.get(event.index)
             if known is None or known.request is not event.request or known.standing is not standing:
@@ -141,7 +154,7 @@ class ProgramParticipation(Part):
         return {*self._programs, *self._book.programs()}
 
     def enrollment(self, program: str) -> str | None:
-        """Whether a program's enrollment is observed or enforced; None: the configuration does not name it."""
+        """Whether a program's enrollment is observed or enforced; None: nobody knows the program."""
         settings = self._programs.get(program)
         return None if settings is None else settings.enrollment
 
@@ -160,9 +173,11 @@ class ProgramParticipation(Part):
     def dispatched(self, program: str, entry: BookEntry | None, slots: Slots, at_ms: int) -> Bools:
         """Which of these devices would be dispatched for a program: by an event, or None: by one that names nobody."""
         settings = self._programs.get(program)
-        if settings is None or settings.enrollment != ENFORCE:
+        if settings is not None and settings.enrollment != ENFORCE:
             return np.ones(len(slots), dtype=np.bool_)
         standing = self.standing(program, at_ms)
+        if settings is None:
+            return ~np.isin(standing.left_out[slots], KEPT)
         taken: Bools = standing.left_out[slots] == LeftOut.NOT
         if entry is not None:
             taken |= self._mismatched(entry.request, entry.decided_ms, slots, standing, settings)
@@ -170,7 +185,11 @@ class ProgramParticipation(Part):
 
     def samples(self) -> Iterable[Sample]:
         counts = {name: _Count() for name in self._programs}
+        unknown = 0
         for one in self._judged.values():
+            if not one.known:
+                unknown += 1
+                continue
             count = counts[one.request.program]
             for why, number in one.counts.items():
                 count.left_out[why] += number
@@ -181,11 +200,15 @@ class ProgramParticipation(Part):
             yield from LEFT_OUT.each(count.left_out, program=name, enrollment=how)
             yield MISMATCHED.sample(count.mismatched, program=name)
             yield UNKNOWN.sample(count.unknown, program=name)
+        yield UNKNOWN_PROGRAMS.sample(unknown)
 
     def warnings(self) -> list[str]:
         found = []
         for one in self._judged.values():
             event = f"event {one.request.id} of {one.request.program}"
+            if not one.known:
+                kept = f", {len(one.without)} homes are kept out" if len(one.without) else ""
+                found.append(f"unknown program: {event}, which neither configuration nor programs_dir knows{kept}")
             if one.mismatched:
                 found.append(f"enrollment mismatch: {event} names {one.mismatched} homes that are not active")
             if one.unknown:
@@ -199,14 +222,19 @@ class ProgramParticipation(Part):
             self._numbers, self._numbered = self._book.numbers(self._fleet.ids[: self._fleet.n]), now
         return self._numbers
 
-    def _judge(self, event: ActiveEvent, slots: Slots, standing: Standing, program: ProgramSettings) -> _Judged:
+    def _judge(self, event: ActiveEvent, slots: Slots, standing: Standing, program: ProgramSettings | None) -> _Judged:
         request, codes = event.request, standing.left_out[slots]
+        if program is None:
+            return _Judged(
+                request=request, known=False, standing=standing, without=slots[np.isin(codes, KEPT)], counts={},
+                mismatched=0, unknown=0,
+            )  # fmt: skip
         mismatched = self._mismatched(request, event.decided_ms, slots, standing, program)
         left = (codes != LeftOut.NOT) & ~mismatched
         counts = np.bincount(codes[left], minlength=len(LeftOut))
         enforced = program.enrollment == ENFORCE
         return _Judged(
-            request=request, standing=standing,
+            request=request, known=True, standing=standing,
             without=slots[left] if enforced else np.zeros(0, dtype=np.int32),
             counts={why: int(counts[why]) for why in WHY if counts[why]},
             mismatched=int(mismatched.sum()) if enforced else 0,
@@ -236,10 +264,12 @@ class ProgramParticipation(Part):
     def _log(self, request: EventRequest, judged: _Judged) -> None:
         told = self._told.setdefault(request.id, _Told())
         fields = {"event": request.id, "program": request.program}
+        if not judged.known and not told.unknown_program:
+            log.warning("an event names a program that nobody knows", extra=fields)
         if judged.mismatched > told.mismatched:
             log.warning("enrollment mismatch: named but not active", extra=fields | {"count": judged.mismatched})
         if judged.unknown > told.unknown:
             log.warning("an event names devices that nobody knows", extra=fields | {"count": judged.unknown})
-        told.mismatched, told.unknown = judged.mismatched, judged.unknown
+        told.mismatched, told.unknown, told.unknown_program = judged.mismatched, judged.unknown, not judged.known
         while len(self._told) > TOLD_MAX:
             del self._told[next(iter(self._told))]

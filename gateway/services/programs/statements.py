@@ -44,14 +44,15 @@ NO_EXCLUSIVITY: Exclusivity = MappingProxyType({})
 
 @dataclass(slots=True, kw_only=True)
 class TableFacts:
-    """The result of a table: facts to commit, bad rows by line, how many rows say nothing new, and who customers
-    are."""
+    """The result of a table: facts to commit, bad rows by line, how many rows say nothing new, who customers are, and
+    which programs its good rows name."""
 
     facts: list[Fact] = field(default_factory=list)
     bad: dict[int, list[RowFault]] = field(default_factory=dict)
     unchanged: int = 0
     people: dict[str, dict[str, str]] = field(default_factory=dict)
     customers: set[str] = field(default_factory=set)
+    programs: set[str] = field(default_factory=set)
 
     @property
     def taking_out(self) -> list[Fact]:
@@ -134,6 +135,7 @@ def enrollments(
             *_behind(wanted, row, known),
         ]  # fmt: skip
         out.facts += stated
+        out.programs.add(program)
         out.unchanged += not stated
     return out
 
@@ -372,6 +374,7 @@ def consents(rows: Sequence[tuple[int, ConsentRow]], known: KnownFacts) -> Table
             )
         stated = _some([given, withdrawn])
         out.facts += stated
+        out.programs.add(row.program)
         out.unchanged += not stated
     return out
 

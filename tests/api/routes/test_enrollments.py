@@ -57,6 +57,18 @@ async def test_a_home_is_enrolled_and_shown_with_why_it_takes_part() -> None:
         await r.ask("GET", "/v1/enrollments/nobody", status=404)
 
 
+async def test_a_table_says_which_of_its_programs_nobody_knows_and_so_does_readiness() -> None:
+    async with rig() as r:
+        report = await imported(r, "enrollments", HOME, HOME | {"program": "test"})
+        assert report["unknown_programs"] == ["dsgs"]
+        assert (await imported(r, "consents", CONSENT | {"program": "test"}))["unknown_programs"] == []
+        assert r.enrollments is not None
+        [warning] = r.enrollments.warnings()
+        assert warning.endswith("neither configuration nor programs_dir knows: dsgs")
+        await r.ask("GET", "/v1/participation/nobody-names-it", status=404)
+        assert (await r.ask("GET", "/v1/participation/dsgs"))["enrollment"] == "unknown"
+
+
 async def test_enrollments_come_page_by_page_and_by_program_or_subject() -> None:
     rows = [HOME | {"device": f"home-{n:02}"} for n in range(3)] + [HOME | {"program": "ra"}]
     async with rig() as r:

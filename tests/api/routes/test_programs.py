@@ -7,6 +7,7 @@ import pytest
 
 from gateway.programs.compile import compile_program
 from gateway.programs.loader import LoadedProgram, load_programs, parse_program
+from gateway.programs.terms import terms_of
 from gateway.schemas.interval_rows import rfc3339
 from gateway.services.events.program_rules import ProgramRules
 from tests.api.test_app import rig
@@ -45,7 +46,11 @@ versions:
 
 def loaded(text: str = WINTER) -> dict[str, LoadedProgram]:
     document = parse_program(text, name="winter.yaml")
-    return {"winter": LoadedProgram(document=document, program=compile_program(document), digest="0123456789ab")}
+    return {
+        "winter": LoadedProgram(
+            document=document, program=compile_program(document), terms=terms_of(document), digest="0123456789ab"
+        )
+    }
 
 
 def event(name: str, start_ms: int, *, s: int = 3_600) -> dict[str, Any]:

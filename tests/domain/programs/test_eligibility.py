@@ -58,3 +58,11 @@ def test_a_program_that_asks_for_nothing_has_everybody_but_the_excluded() -> Non
 def test_reasons_are_told_all_at_once_in_order() -> None:
     found = judged(power_w=0, capacity_wh=0, measured_pct=0, inside=False, excluded=True)
     assert unfit_names(found) == ["power", "duration", "telemetry", "territory", "exclusive"]
+
+
+def test_a_battery_that_gives_more_than_a_program_takes_is_too_large_and_so_is_an_unknown_one() -> None:
+    home = Requirements(max_w=50_000)
+    assert judged(home, power_w=50_000) == 0
+    assert judged(home, power_w=50_001) == Unfit.TOO_LARGE
+    assert judged(home, power_w=math.nan) & Unfit.TOO_LARGE
+    assert unfit_names(Unfit.TOO_LARGE) == ["too_large"]

@@ -8,9 +8,9 @@ from cryptography.fernet import Fernet
 
 from gateway.clock import ManualClock
 from gateway.domain.programs.enrollment import LeftOut
+from gateway.domain.programs.terms import ProgramTerms
 from gateway.domain.types import DeviceId
 from gateway.services.programs.enrollment import Enrollments
-from gateway.services.programs.statements import NO_EXCLUSIVITY, Exclusivity
 from gateway.storage.programs.facts import SqliteFacts
 from gateway.storage.programs.personal import SqlitePersonal
 
@@ -41,7 +41,7 @@ async def opened(
     *,
     utc_ms: int = JUNE_1,
     personal: bool = True,
-    exclusivity: Exclusivity = NO_EXCLUSIVITY,
+    terms: Mapping[str, ProgramTerms] | None = None,
     program_of: Mapping[str, str] | None = None,
 ) -> AsyncIterator[tuple[Enrollments, ManualClock]]:
     clock = ManualClock(utc_ms=utc_ms)
@@ -49,7 +49,7 @@ async def opened(
     people = SqlitePersonal(directory, keys=[KEY]) if personal else None
     if people is not None:
         people.open()
-    service = Enrollments(store, people, clock=clock, exclusivity=exclusivity, program_of=program_of or {})
+    service = Enrollments(store, people, clock=clock, terms=terms or {}, program_of=program_of or {})
     store.load(service.book.add)
     try:
         yield service, clock

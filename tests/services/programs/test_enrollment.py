@@ -23,6 +23,7 @@ from gateway.domain.programs.facts import (
     Preference,
     RateLock,
 )
+from gateway.domain.programs.terms import ProgramTerms
 from gateway.ports.programs import FactQuestion
 from gateway.services.programs.enrollment import Enrollments, TableReport
 from gateway.storage.programs.facts import NAME
@@ -242,9 +243,10 @@ async def test_json_lines_say_the_same_as_csv(tmp_path: Path) -> None:
 
 
 async def test_a_home_in_two_exclusive_programs_is_refused(tmp_path: Path) -> None:
-    exclusivity = {"dsgs": frozenset({"ca"}), "elrp": frozenset({"ca"}), "ra": frozenset[str]()}
+    in_ca = ProgramTerms(exclusive=frozenset({"ca"}))
+    terms = {"dsgs": in_ca, "elrp": in_ca, "ra": ProgramTerms()}
     behind = BASE | {"meter_id": "m-1", "program": "elrp", "delivery_period": "ELRP"}
-    async with opened(tmp_path, exclusivity=exclusivity) as (service, _):
+    async with opened(tmp_path, terms=terms) as (service, _):
         report = await enroll(service, BASE, behind, BASE | {"program": "ra"})
         assert counts(report) == (3, 2, 0, 1)
         assert problems(report) == [(3, "program: home-1 is active in dsgs in DSGS_MAY_JUL, which excludes elrp (ca)")]

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 
 from gateway.domain.events.exclusions import Exclusion
@@ -95,9 +96,32 @@ async def test_who_is_enrolled_and_agreed_is_dispatched_and_makes_up_for_the_oth
     assert scene.world.progress().delivered_w == pytest.approx(TARGET_W, rel=0.05)
 
 
-async def test_another_program_is_none_of_its_business() -> None:
+async def test_a_program_that_nobody_knows_is_said_and_leaves_nobody_still() -> None:
     scene = await Scene("enforce").run(program="other")
     assert scene.controlled() == ["home-00", "home-01", "home-02"]
+    assert scene.metric("gateway_enrollment_unknown_program_events") == 1
+    assert scene.participation.warnings() == [
+        "unknown program: event e of other, which neither configuration nor programs_dir knows"
+    ]
+    assert scene.participation.enrollment("other") is None
+
+
+async def test_consent_and_owners_choices_are_kept_in_a_program_that_nobody_knows() -> None:
+    facts: list[Fact] = [
+        OwnerPreference(subject=device("home-00"), from_ms=0, preference=Preference.PAUSED, revision=90),
+        held(device("home-01"), "c-1", revision=91),
+        consented("c-1", program="other", revision=92), withdrawn("c-1", 1, program="other", revision=93),
+    ]  # fmt: skip
+    scene = await Scene("observe", *facts).run(program="other")
+    assert scene.controlled() == ["home-02"]
+    assert scene.participation.warnings()[0].endswith(", 2 homes are kept out")
+    slots = np.arange(3, dtype=np.int32)
+    assert scene.participation.dispatched("other", None, slots, scene.now_ms).tolist() == [False, False, True]
+
+
+async def test_a_known_program_has_no_warning_of_being_unknown() -> None:
+    scene = await Scene("observe").run()
+    assert (scene.metric("gateway_enrollment_unknown_program_events"), scene.participation.warnings()) == (0, [])
 
 
 async def test_a_dispatch_of_our_own_leaves_out_who_is_not_active() -> None:
