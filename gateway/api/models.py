@@ -208,7 +208,8 @@ class DeviceState(Body):
     its place. `restarted_s`: how long ago it last began anew, s. `result`: its answer to the newest command (older: it
     knows a later one). `authority` says who has the device: device (the maker's own mode) | controlled | releasing |
     owner (an owner or maker took it back during an event) | no_profile. `held` is its former name, with free and left
-    for device and owner; the next release drops it."""
+    for device and owner; the next release drops it. `excluded_by`: the exclusions of territories in force that cover
+    it, null in lists."""
 
     device: DeviceFields
     steerable: bool | None
@@ -229,6 +230,7 @@ class DeviceState(Body):
     unreachable: UnreachableState | None = None
     session: SessionState | None = None
     departing: DepartureState | None = None
+    excluded_by: list[str] | None = None
 
 
 class DeviceList(Body):

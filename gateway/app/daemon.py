@@ -265,7 +265,13 @@ async def _build(settings: Settings, clock: SteadyClock, parts: RunningParts, la
         trust=control.trust,
         clock=clock,
         devices=FleetView(
-            fleet=fleet, inventory=inventory, link=link, clock=clock, reach=control.reach, sessions=sessions.sessions
+            fleet=fleet,
+            inventory=inventory,
+            link=link,
+            clock=clock,
+            reach=control.reach,
+            sessions=sessions.sessions,
+            excluded_by=dispatch.view.excluded.of,
         ),
         history=upstream.history,
         audit=store,

@@ -43,7 +43,8 @@ class DeliveryBody(Body):
     delivered, `unmeasured_wh` is the part of that which was asked while there were no readings and may have been
     delivered. `shared_with` other events are served by the same power of the device now, and `shared_wh` is the part of
     `delivered_wh` that others were served by too: it is in their records as well. `cause` says what lies behind an
-    expired command or a device that is offline, where it is known now: a clock that is off. Powers in W, + = discharge;
+    expired command or a device that is offline, where it is known now: a clock that is off. `excluded_by`: while the
+    event runs and one limits the device, the exclusions of territories that cover it now. Powers in W, + = discharge;
     null = unknown."""
 
     id: str
@@ -59,6 +60,7 @@ class DeliveryBody(Body):
     cmd: int | None
     result: str
     cause: str | None = None
+    excluded_by: list[str] = Field(default_factory=list)
     measured_w: float | None
     assumed_w: float | None
     asked_wh: float | None

@@ -185,7 +185,12 @@ async def rig(
         trust=world.control.trust,
         clock=world.clock,
         devices=FleetView(
-            fleet=world.fleet, inventory=inventory, link=link, clock=world.clock, reach=world.control.reach
+            fleet=world.fleet,
+            inventory=inventory,
+            link=link,
+            clock=world.clock,
+            reach=world.control.reach,
+            excluded_by=events.excluded.of,
         ),
         history=History(queries, world.fleet),
         audit=world.journal,

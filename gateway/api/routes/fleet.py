@@ -44,7 +44,7 @@ class DeviceView(Protocol):
 
     def page(self, offset: int, limit: int) -> tuple[int, Sequence[DeviceId]]: ...
 
-    def one(self, device_id: str) -> DeviceState | None: ...
+    def one(self, device_id: str, *, alone: bool = False) -> DeviceState | None: ...
 
     def departures(self, offset: int, limit: int) -> tuple[int, list[DepartureState]]: ...
 
@@ -70,7 +70,7 @@ class FleetRoutes:
         return await json_list(request, body, "devices", (state for state in found if state is not None))
 
     async def device(self, request: web.Request) -> web.StreamResponse:
-        found = self._devices.one(request.match_info["id"])
+        found = self._devices.one(request.match_info["id"], alone=True)
         return json_answer(found) if found is not None else problem(404, "no such device")
 
     async def import_devices(self, request: web.Request) -> web.StreamResponse:

@@ -1,7 +1,7 @@
 """What REST and the platform see of dispatch: events, delivery records, quarantine, availability."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from itertools import islice
 from typing import Any
@@ -21,6 +21,7 @@ from gateway.domain.events.preparation import Keeping, keeping, stated
 from gateway.domain.events.scope import own_id
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.journal.stored import StoredEvent
+from gateway.domain.limits.types import Reason, reason_names
 from gateway.ports.journal import EventStore
 from gateway.schemas.event import OPEN
 from gateway.schemas.interval_rows import rfc3339
@@ -49,6 +50,7 @@ OCCURRENCES = 100
 """Occurrences that are named with an event; older ones are asked for by their start."""
 
 DIGITS = 18
+LIMITING = frozenset(reason_names(Reason.STORM | Reason.EXCLUDED | Reason.RAISED_RESERVE))
 
 
 class DispatchView:
@@ -125,15 +127,18 @@ class DispatchView:
             slots = self._dispatcher.members(entry.index, entry.request)
             total, rows = self._queries.records.page(entry, slots, page)
         causes = [cause_of_row(row, self._cause_of) for row in rows]
-        which = _ms(occurrence)
+        which, now = _ms(occurrence), entry.state in RUNS
         if not total and (occurrence is None or which is not None):
             stored = self._queries.on_its_way(event_id, which, page)
             if stored is None:
                 stored = await self._store.records(event_id, which, page)
             total, rows = stored.total, bodies(event_id, stored.devices, stored.columns)
             # what is known now explains nothing of what was then
-            causes = [None] * len(rows)
-        status.members = [_delivery(row, cause) for row, cause in zip(rows, causes, strict=True)]
+            causes, now = [None] * len(rows), False
+        excluded_by = self.excluded.of(_limited(rows)) if now else {}
+        status.members = [
+            _delivery(row, cause, excluded_by.get(row["device"], [])) for row, cause in zip(rows, causes, strict=True)
+        ]
         status.next = page.stop if page.stop < total else None
         return status
 
@@ -233,13 +238,17 @@ class DispatchView:
 
     def delivery_reports(self, report: StatusReport) -> dict[str, Any]:
         """Changed delivery records, as the body of a report to the platform."""
+        excluded_by = self.excluded.of(_limited(report.rows))
         return DeliveryReport(
             event=own_id(report.event),
             source=report.source,
             revision=report.revision,
             occurrence=rfc3339(report.occurrence_ms),
             at=self._now(),
-            devices=[_delivery(row, cause_of_row(row, self._cause_of)) for row in report.rows],
+            devices=[
+                _delivery(row, cause_of_row(row, self._cause_of), excluded_by.get(row["device"], []))
+                for row in report.rows
+            ],
         ).model_dump()
 
     def event_reports(self) -> list[dict[str, Any]]:
@@ -318,9 +327,15 @@ def cause_of_row(row: Row, cause_of: CauseOf) -> str | None:
     return cause_of(row["device"]) if explained else None
 
 
-def _delivery(row: Row, cause: str | None) -> DeliveryBody:
+def _limited(rows: Iterable[Row]) -> list[str]:
+    """The devices of records that an exclusion of a territory may limit."""
+    return [row["device"] for row in rows if not LIMITING.isdisjoint(row["limits"])]
+
+
+def _delivery(row: Row, cause: str | None, excluded_by: Sequence[str]) -> DeliveryBody:
     when = {name: None if ms is None else rfc3339(ms) for name, ms in row["times_ms"].items()}
     shown = {name: value for name, value in row.items() if name != "times_ms"}
     return DeliveryBody(
-        **shown | {"failure": former_names.failure(row["failure"])}, cause=cause, times=Times(**when)
+        **shown | {"failure": former_names.failure(row["failure"])}, cause=cause, excluded_by=list(excluded_by),
+        times=Times(**when),
     )  # fmt: skip

@@ -1,7 +1,7 @@
 """What REST sees of exclusions: whom each covers, and what one would do."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,7 @@ from gateway.services.events.intake import Dispatcher
 
 CHOSEN = np.uint8(ExclusionReason.OPTED_OUT | ExclusionReason.STORM | ExclusionReason.EXCLUDED)
 EVENTS_NAMED = 20
+EXCLUSIONS_NAMED = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +47,14 @@ class ExclusionView:
         known = self.dispatcher.exclusions.get(exclusion.id) or exclusion
         state = self._state(known, durable=durable)
         return ExclusionAnswer(**dict(state), warnings=[*self.dispatcher.missed(known)])
+
+    def of(self, devices: Sequence[str]) -> dict[str, list[str]]:
+        """The exclusions of territories in force that cover some of these devices, by device."""
+        slots = np.array(
+            [slot for name in devices if (slot := self.fleet.slot_of.get(name)) is not None], dtype=np.int32
+        )
+        found = self.dispatcher.excluding.of(slots)
+        return {self.fleet.ids[slot]: names[:EXCLUSIONS_NAMED] for slot, names in found.items()}
 
     def members(self, entry: BookEntry) -> int:
         """How many devices of a running event are excluded now by choice, as of the newest tick."""

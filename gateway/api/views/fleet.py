@@ -1,7 +1,7 @@
 """What REST shows of the fleet, from the columns as they are now."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields
 from itertools import islice
 
@@ -31,6 +31,7 @@ from gateway.services.devices.import_rows import MAX_REPORTED, DeviceFields
 from gateway.services.devices.registry import DeviceRegistry, Imported
 from gateway.services.devices.session import DeviceSession
 
+ExcludedBy = Callable[[Sequence[str]], Mapping[str, list[str]]]
 SITE_LIMITS = ("site_import_w_max", "site_export_w_max")
 
 
@@ -64,7 +65,7 @@ def device_fields(device: Device) -> DeviceFields:
 
 
 class FleetView:
-    """Devices, registered and not."""
+    """Devices, registered and not. `excluded_by`: the exclusions of territories by device."""
 
     def __init__(
         self,
@@ -75,6 +76,7 @@ class FleetView:
         clock: Clock,
         reach: ReachWatch,
         sessions: Mapping[int, DeviceSession] | None = None,
+        excluded_by: ExcludedBy = lambda _: {},
     ) -> None:
         self._fleet = fleet
         self._inventory = inventory
@@ -82,15 +84,22 @@ class FleetView:
         self._clock = clock
         self._reach = reach
         self._sessions = sessions if sessions is not None else {}
+        self._excluded_by = excluded_by
 
     def page(self, offset: int, limit: int) -> tuple[int, Sequence[DeviceId]]:
         """Number of devices in all, and the ids of `limit` of them from `offset` on."""
         devices = self._inventory.devices
         return len(devices), devices.page(offset, limit)
 
-    def one(self, device_id: str) -> DeviceState | None:
+    def one(self, device_id: str, *, alone: bool = False) -> DeviceState | None:
+        """A device as it is now; `alone`: not one of many, so with what keeps it out of dispatch by territory."""
         device = self._inventory.devices.get(DeviceId(device_id))
-        return None if device is None else self._state(device)
+        if device is None:
+            return None
+        state = self._state(device)
+        if alone:
+            state.excluded_by = self._excluded_by([device.id]).get(device.id, [])
+        return state
 
     def departures(self, offset: int, limit: int) -> tuple[int, list[DepartureState]]:
         """Number of devices that leave their place, and some of them."""

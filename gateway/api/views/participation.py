@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gateway.api.enrollment_models import NextEvent, ParticipationList, ParticipationState
+from gateway.api.views.exclusions import EXCLUSIONS_NAMED
 from gateway.clock import Clock
 from gateway.domain.events.exclusions import Exclusion
 from gateway.domain.events.lifecycle import RUNS, BookEntry, EventState
@@ -19,8 +20,6 @@ from gateway.domain.types import Slots
 from gateway.schemas.interval_rows import rfc3339
 from gateway.services.events.intake import Dispatcher
 from gateway.services.programs.participation import UNKNOWN_PROGRAM, ProgramParticipation
-
-EXCLUSIONS_NAMED = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

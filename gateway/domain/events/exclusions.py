@@ -337,6 +337,15 @@ class Exclusions:
                 names.append(one.id)
         return out | there[where], names
 
+    def by_slot(self, fleet: Fleet, slots: Slots, now: Now) -> dict[int, list[str]]:
+        """The ids of the exclusions of areas in force that cover some of these devices, by slot."""
+        found: dict[int, list[str]] = {}
+        for one in self._areas.values():
+            if one.applies(now):
+                for slot in slots[self.covers(fleet, one, slots)].tolist():
+                    found.setdefault(slot, []).append(one.id)
+        return found
+
     def by_reason(self, fleet: Fleet, now: Now) -> dict[str, Bools]:
         """Which devices exclusions in force cover, by reason; those of one event do not count."""
         reasons = self._known(fleet, now).reasons

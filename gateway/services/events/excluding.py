@@ -173,6 +173,10 @@ class Excluding:
         out, names = self.exclusions.among(self._fleet, some, slots)
         return advice.excluded(int(np.count_nonzero(out)), len(slots), names)
 
+    def of(self, slots: Slots) -> dict[int, list[str]]:
+        """The exclusions of areas in force, by the slots of these devices that they cover."""
+        return self.exclusions.by_slot(self._fleet, slots, self._clock.now())
+
     def homes(self) -> dict[str, int]:
         """How many homes the exclusions in force cover, by reason."""
         now, site = self._clock.now(), self._fleet.nameplate.site

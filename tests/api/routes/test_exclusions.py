@@ -124,6 +124,26 @@ async def test_event_shows_how_many_of_its_devices_are_excluded_while_it_runs() 
         assert (shown["excluded"], shown["devices"]) == (2, 3)
 
 
+async def test_delivery_records_and_a_device_name_the_exclusions_that_cover_it_now() -> None:
+    async with street() as r:
+        await r.world.submit("evening", s=60, target_w=3_000.0)
+        for name, change in (("storm-7", {}), ("flood", {"reason": "other"}), ("later", {"from": until(r.world, 300)})):
+            await r.ask("POST", "/v1/exclusions", json=STORM | {"id": name, "until": until(r.world)} | change)
+        await r.world.go(20)
+        shown = await r.ask("GET", "/v1/dispatch-events/evening")
+        assert [(one["device"], one["failure"], one["excluded_by"]) for one in shown["members"]] == [
+            ("home-00", "barred", ["storm-7", "flood"]), ("home-01", "barred", ["storm-7", "flood"]),
+            ("home-02", None, []),
+        ]  # fmt: skip
+        assert {"storm", "excluded"} <= set(shown["members"][0]["limits"])
+        for device, names in (("home-00", ["storm-7", "flood"]), ("home-02", [])):
+            assert (await r.ask("GET", f"/v1/devices/{device}"))["excluded_by"] == names
+        assert {one["excluded_by"] for one in (await r.ask("GET", "/v1/devices"))["devices"]} == {None}
+        await r.world.go(60)
+        over = await r.ask("GET", "/v1/dispatch-events/evening")
+        assert (over["state"], [one["excluded_by"] for one in over["members"]]) == ("completed", [[], [], []])
+
+
 async def test_participation_names_the_exclusions_within_the_time_of_the_next_event() -> None:
     async with street() as r:
         start_ms = r.world.clock.utc + 7_200_000
