@@ -61,6 +61,7 @@ class Arbiter:
     def arbitrate(self, events: Sequence[ActiveEvent], own: Mapping[int, Slots], now: Now) -> Arbitrated:
         """Give devices to `events`, and set what else holds for each. `own`: the devices of maintenance."""
         dispatcher, snapshot = self._dispatcher, self._fleet.snapshot()
+        dispatcher.excluding.observe_events(events, now)
         claims = dispatcher.claims(events, now, own)
         asked = self._asked(snapshot.n, now)
         raised_pct = dispatcher.exclusions.raised_reserve_pct(self._fleet, now)[: snapshot.n]

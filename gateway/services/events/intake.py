@@ -322,7 +322,6 @@ class Dispatcher(Part):
 
     def claims(self, events: Sequence[ActiveEvent], now: Now, own: Mapping[int, Slots]) -> Claims:
         """Which event gets which device now. `own`: the devices of events that are not in the book, by index."""
-        self.excluding.observe_events(events, now)
         index_of: dict[EventId, int] = {event.request.id: event.index for event in events}
         without = _joined(self._without(index_of, now), self.left_out(events, now))
         for event in events:

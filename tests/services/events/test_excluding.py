@@ -8,7 +8,8 @@ import pytest
 
 from gateway.domain.errors import InvalidInput
 from gateway.domain.events import exclusions as bounds
-from gateway.domain.events.exclusions import Exclusion
+from gateway.domain.events.areas import ProgramHomes
+from gateway.domain.events.exclusions import Exclusion, Exclusions
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.journal.changes import ExclusionLifted, ExclusionSet
 from gateway.domain.limits.types import reason_names
@@ -221,3 +222,23 @@ async def test_homes_are_counted_by_reason_and_nothing_of_where_they_are_is_logg
     said = "\n".join(f"{record.getMessage()} {vars(record)}" for record in caplog.records)
     assert "exclusion set" in said
     assert not [word for word in ("95404", "Francisco") if word in said]
+
+
+async def test_area_of_a_program_is_worked_out_once_while_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = street(1, 2)
+    await world.dispatcher.exclude(storm(world, programs=("test",), counties=("Sonoma",)))
+    # one that is over soon is looked ahead of in every tick
+    await world.submit(s=100, target_w=6_000.0)
+    await world.submit("next", s=1, target_w=6_000.0, start_ms=world.clock.utc + 90_000, end_ms=world.clock.utc + 10**6)
+    await world.go(20)
+    asked: list[str] = []
+    whole = Exclusions.observe_programs
+
+    def counted(exclusions: Exclusions, programs: ProgramHomes) -> None:
+        before = exclusions.devices(world.fleet, exclusions.all()[0])
+        whole(exclusions, programs)
+        asked.extend("again" for _ in [0] if exclusions.devices(world.fleet, exclusions.all()[0]) is not before)
+
+    monkeypatch.setattr(Exclusions, "observe_programs", counted)
+    await world.go(20)
+    assert asked == []
