@@ -69,24 +69,25 @@ def credit(
     site's load is credited with nothing), `wanted_w` what an event asks for now (missing = everything). A
     nomination bounds what its program is credited with.
     """
-    out = Shareable(measured_w, load_w)
-    # what charges is nobody's load, and no export
-    into = Shareable(-measured_w, np.full(len(load_w), np.inf))
     counted = [event for event in events if event.actuates and not event.preparing]
+    out = Shareable(measured_w, load_w)
+    charges = any(event.target.way is Way.INTO for event in counted)
+    # what charges is nobody's load, and no export
+    into = Shareable(-measured_w, np.full(len(load_w), np.inf)) if charges else None
     for_load = _paid_for_load(counted, claims)
     found: dict[int, float] = {}
     for event in counted:
         mine = claims.shares[event.index]
-        charging = event.target.way is Way.INTO
-        pool, pays = (into, PaidFor.BOTH) if charging else (out, paid_for(event))
-        parts = [(pays, mine)] if charging else beside(event.terms, pays, mine, for_load)
+        charging = event.target.way is Way.INTO and into is not None
+        pool = into if charging and into is not None else out
+        parts = [(PaidFor.BOTH, mine)] if charging else beside(event.terms, paid_for(event), mine, for_load)
         offered = [(kind, pool.offered(kind, homes)) for kind, homes in parts]
         total_w = sum(float(part_w.sum()) for _, part_w in offered)
         most_w = min(abs(wanted_w.get(event.index, total_w)), _nominated_w(event))
         for kind, part_w in offered:
             pool.take(kind, part_w if total_w <= most_w else part_w * (most_w / total_w))
         found[event.index] = (-1.0 if charging else 1.0) * min(total_w, most_w)
-    others_w = np.nan_to_num(measured_w) - out.left + into.left
+    others_w = out.taken if into is None else out.taken - into.taken
     shared: dict[int, float] = {}
     for event in counted:
         sign = -1.0 if event.target.way is Way.INTO else 1.0
@@ -106,6 +107,9 @@ def paid_for(event: ActiveEvent) -> PaidFor:
 def _paid_for_load(events: Sequence[ActiveEvent], claims: Claims) -> Bools:
     """Devices of events that give and are paid for load alone."""
     found: Bools = np.zeros(len(claims.holder), dtype=np.bool_)
+    if all(event.terms.beside_load is None for event in events):
+        # nobody asks
+        return found
     for event in events:
         if event.target.way is not Way.INTO and paid_for(event) is PaidFor.LOAD:
             found |= claims.shares[event.index]

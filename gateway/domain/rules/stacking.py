@@ -48,46 +48,66 @@ ALONE = StackingTerms()
 
 class Shareable:
     """What batteries give and no program has taken yet. `load`: what each home would draw without its battery, below 0
-    = it exports even so; NaN = unknown: then nobody knows what was export."""
+    = it exports even so; NaN = unknown: then nobody knows what was export. Unknown `given` is nothing."""
 
     def __init__(self, given: Floats, load: Floats) -> None:
-        given = np.maximum(np.nan_to_num(given), 0.0)
+        self._given: Floats = np.fmax(given, 0.0)
+        self._load: Floats = np.fmax(load, 0.0)
+        np.minimum(self._given, self._load, out=self._load)
+        self._exports: Floats = self._given - self._load
         self.unknown: Bools = np.isnan(load)
-        self._load = np.where(self.unknown, 0.0, np.minimum(given, np.maximum(np.nan_to_num(load), 0.0)))
-        self._exports = np.where(self.unknown, 0.0, given - self._load)
-        self._either = np.where(self.unknown, given, 0.0)
-        self.doubtful: Bools = np.zeros(len(given), dtype=np.bool_)
+        self._either: Floats | None = None
+        if self.unknown.any():
+            self._either = self._exports * self.unknown
+            self._exports -= self._either
+        self.doubtful: Bools = np.zeros(len(load), dtype=np.bool_)
         """Homes of which more may have been taken before than is known."""
 
     def offered(self, paid_for: PaidFor, homes: Bools) -> Floats:
         """What a program could take."""
-        found = np.zeros(len(homes))
-        if paid_for is not PaidFor.EXPORTS:
-            found += self._load
-        if paid_for is not PaidFor.LOAD:
-            found += self._exports
         if paid_for is PaidFor.BOTH:
-            found += self._either
-        return np.where(homes, found, 0.0)
+            found = self.left
+            found *= homes
+            return found
+        return (self._load if paid_for is PaidFor.LOAD else self._exports) * homes
 
     def take(self, paid_for: PaidFor, part: Floats) -> None:
-        """Take `part` of what is offered."""
-        exports = np.minimum(part, self._exports) if paid_for is not PaidFor.LOAD else np.zeros(len(part))
-        either = np.minimum(part - exports, self._either) if paid_for is PaidFor.BOTH else np.zeros(len(part))
-        self._exports = self._exports - exports
-        self._either = self._either - either
-        self._load = self._load - (part - exports - either)
+        """Take `part` of what is offered: exports first."""
+        if paid_for is PaidFor.LOAD:
+            self._load -= part
+            return
+        exports = np.minimum(part, self._exports)
+        self._exports -= exports
+        if paid_for is PaidFor.EXPORTS:
+            return
+        rest = np.subtract(part, exports, out=exports)
+        if self._either is not None:
+            either = np.minimum(rest, self._either)
+            self._either -= either
+            rest -= either
+        self._load -= rest
 
     def doubt(self, paid_for: PaidFor, homes: Bools) -> Bools:
         """Homes of which it is not known what a program may have; what others take of those later is doubtful too."""
-        unknown: Bools = homes & self.unknown if paid_for is not PaidFor.BOTH else homes & self.doubtful
-        self.doubtful |= homes & self.unknown & (paid_for is not PaidFor.BOTH)
+        if paid_for is PaidFor.BOTH:
+            return homes & self.doubtful
+        unknown: Bools = homes & self.unknown
+        self.doubtful |= unknown
         return unknown
 
     @property
     def left(self) -> Floats:
         """What nobody has taken."""
-        return self._load + self._exports + self._either
+        left: Floats = self._load + self._exports
+        if self._either is not None:
+            left += self._either
+        return left
+
+    @property
+    def taken(self) -> Floats:
+        """What programs have taken."""
+        left = self.left
+        return np.subtract(self._given, left, out=left)
 
 
 def beside(terms: StackingTerms, paid_for: PaidFor, homes: Bools, for_load: Bools) -> list[tuple[PaidFor, Bools]]:
