@@ -57,12 +57,29 @@ class AllowanceBody(Body):
     evidence: str
 
 
+class EnergyBody(Body):
+    """An event of the program that runs or begins within a day, and energy for it: it asks for `asked_wh` (null = as
+    much as there is); of what its batteries hold above their reserves now, `left_wh` are left once events of higher
+    rank, of whatever program, have theirs. What PV adds until then is not counted. `yields`: the event comes after
+    those of all programs that do not."""
+
+    event: str
+    source: str
+    start: str
+    end: str
+    asked_wh: float | None
+    left_wh: float
+    yields: bool
+
+
 class AllowedList(Body):
     """What could be dispatched when, and what is left of counts and hours. Notice, length and rest are not in `spans`:
-    they depend on the event."""
+    they depend on the event. `energy`: what is left of it for the program's events of the next 24 h, null before the
+    first tick; the first 200 by rank of all programs count."""
 
     program: str
     start: str
     end: str
     spans: list[AllowedBody]
     left: list[AllowanceBody]
+    energy: list[EnergyBody] | None = None

@@ -280,7 +280,9 @@ async def _build(settings: Settings, clock: SteadyClock, parts: RunningParts, la
         leap=upstream.leap,
         inventory=inventory,
         raw=raw,
-        programs=ProgramView(dispatcher=dispatch.dispatcher, clock=clock, programs=programs),
+        programs=ProgramView(
+            dispatcher=dispatch.dispatcher, clock=clock, envelope=lambda: control.newest.envelope, programs=programs
+        ),
         enrollments=enrolled,
         participation=ParticipationView(
             fleet=fleet,

@@ -199,7 +199,12 @@ async def rig(
         leap=LeapUploads(log=nobody, clock=world.clock),
         inventory=inventory,
         raw=raw,
-        programs=ProgramView(dispatcher=world.dispatcher, clock=world.clock, programs=programs),
+        programs=ProgramView(
+            dispatcher=world.dispatcher,
+            clock=world.clock,
+            envelope=lambda: world.control.newest.envelope,
+            programs=programs,
+        ),
         enrollments=enrollments,
         participation=ParticipationView(
             fleet=world.fleet,

@@ -98,6 +98,22 @@ async def test_allowed_tells_when_and_what_is_left_of_counts_and_hours() -> None
         assert len(week["spans"]) == 6
 
 
+async def test_allowed_tells_what_energy_events_of_higher_rank_leave() -> None:
+    async with rig(programs=loaded()) as r:
+        assert (await r.ask("GET", "/v1/programs/winter/allowed"))["energy"] is None, "no tick yet"
+        await r.world.go(2)
+        evening_ms = r.world.clock.utc + 8 * HOUR_MS
+        first = event("first", evening_ms + HOUR_MS) | {"program": "other", "priority": 1, "target_w": 3_000.0}
+        await r.ask("POST", "/v1/dispatch-events", json=first)
+        await r.ask("POST", "/v1/dispatch-events", json=event("e1", evening_ms) | {"target_w": None})
+        found = await r.ask("GET", "/v1/programs/winter/allowed")
+        (one,) = found["energy"]
+        envelope = r.world.queries.envelope
+        assert envelope is not None
+        assert (one["event"], one["asked_wh"], one["yields"]) == ("e1", None, False)
+        assert one["left_wh"] == pytest.approx(float(envelope.deliverable_wh.sum()) - 3_000, abs=1)
+
+
 @pytest.mark.parametrize(
     ("query", "path"),
     [
