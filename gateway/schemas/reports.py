@@ -139,7 +139,8 @@ class EventStatus(Body):
     `occurrences`, the newest that are over; `occurrences_before` is what the request for older ones has as `before`,
     null if there are none. `broken_rules` are those of its program as they were when it was decided;
     `outside_known_rules`: it goes although one of them says otherwise. `excluded`: how many of its `devices` are kept
-    out by exclusions while it runs, null while it does not."""
+    out by exclusions while it runs, null while it does not. `labels`: what its source says of it
+    besides, such as that it is a test."""
 
     id: str
     source: str
@@ -167,6 +168,7 @@ class EventStatus(Body):
     outside_known_rules: bool = False
     broken_rules: list[BrokenRule] = Field(default_factory=list)
     preparation: PreparationBody | None = None
+    labels: list[str] = Field(default_factory=list)
     rebound: ReboundBody | None = None
     members: list[DeliveryBody] | None = None
     next: int | None = None

@@ -186,6 +186,7 @@ class DispatchView:
                 for one in (() if said is None else said.breaches)
             ],
             preparation=self._preparation(entry),
+            labels=list(request.labels),
             rebound=ReboundBody(
                 power_w=round(rebound.power_w), peak_w=round(rebound.peak_w), energy_wh=round(rebound.energy_wh, 1)
             )

@@ -22,7 +22,7 @@ def device_target_w(event: ActiveEvent, snapshot: Snapshot, allowed: Envelope, m
     """Target of each device in W (+ = discharge), before any limit; 0 outside `mask`."""
     target = event.target
     if target.want is Want.DEVICE_POWER:
-        target_w = np.full(snapshot.n, target.power_w or 0.0)
+        target_w = np.full(snapshot.n, target.power_w or 0.0) if event.each_w is None else event.each_w
     elif target.want is Want.BACKUP:
         target_w = -snapshot.nameplate.charge_w_max
     elif target.want is Want.CHARGE_TO:

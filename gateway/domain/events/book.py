@@ -215,6 +215,7 @@ class Book:
             (self.clock is ClockTrust.CONTRADICTED, Refusal.CLOCK_CONTRADICTED),
             (not checks.names_someone(request.group), Refusal.EMPTY_GROUP),
             (not all(map(math.isfinite, powers)), Refusal.TARGET_NOT_FINITE),
+            (not checks.each_named(request), Refusal.TARGET_NOT_FINITE),
             (any(abs(power_w) > ceiling_w for power_w in powers), Refusal.OVER_CEILING),
             (request.end_ms <= request.start_ms or request.length_ms <= 0, Refusal.END_BEFORE_START),
             (not checks.in_order(request), Refusal.LEGS_OUT_OF_ORDER),

@@ -1,5 +1,6 @@
 """What is wrong with a request in itself, whoever sends it and whenever."""
 
+import math
 from itertools import pairwise
 
 from gateway.domain.events.request import EventKind, EventRequest, TargetGroup, Want
@@ -8,6 +9,20 @@ from gateway.domain.events.request import EventKind, EventRequest, TargetGroup, 
 def names_someone(group: TargetGroup) -> bool:
     """Whether a group can have devices at all."""
     return group.all or bool(group.ids) or bool(group.tags)
+
+
+def each_named(request: EventRequest) -> bool:
+    """Whether a target that differs by device has a finite power, the same way, for each id of a group of ids alone."""
+    group = request.group
+    for target in request.targets:
+        if not target.each_w:
+            continue
+        if group.all or group.tags or len(group.ids) != len(target.each_w):
+            return False
+        sign = math.copysign(1.0, target.each_w[0])
+        if not all(0 < sign * one_w < math.inf for one_w in target.each_w):
+            return False
+    return True
 
 
 def needs_end(request: EventRequest) -> bool:

@@ -1,14 +1,14 @@
 """Lifecycle of an event: its states, the steps between them as one table, its entry in the book."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from gateway.domain.events.preparation import Keeping, kept_next
 from gateway.domain.events.request import OPEN_MS, EventKind, EventRequest, Running, Target
 from gateway.domain.rules.program import GridProgram
 from gateway.domain.rules.stacking import ALONE, StackingTerms
-from gateway.domain.types import EventId, Now
+from gateway.domain.types import EventId, Floats, Now
 
 OPEN_HORIZON_S = 4 * 3600.0
 """For how long from each moment on the target of an event without an end is to be sustained: the four hours for which
@@ -108,7 +108,8 @@ def place(entry: BookEntry) -> tuple[int, str]:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActiveEvent:
     """An event that has a target for its devices now. `keeping`: it has not begun, and `running` is what its members
-    do before; None = it runs. `terms`: those of its program for a battery that others use too."""
+    do before; None = it runs. `terms`: those of its program for a battery that others use too.
+    `each_w`: the power of each device by slot, W, where the target asks for one of each."""
 
     index: int
     request: EventRequest
@@ -116,6 +117,7 @@ class ActiveEvent:
     decided_ms: int = 0
     keeping: Keeping | None = None
     terms: StackingTerms = ALONE
+    each_w: Floats | None = field(default=None, compare=False, repr=False)
 
     @property
     def preparing(self) -> bool:

@@ -5,6 +5,7 @@ that repeat. Everything here is the request, never its outcome; see `book` and `
 """
 
 from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -50,12 +51,14 @@ class Way(Enum):
 class Target:
     """What is asked. `power_w`: W, battery + = discharge (of the group or of each device), at the meter + = import;
     None with `POWER` = the most that can be sustained to the end, charging if `charge_when_max`. `soc_pct` belongs to
-    `CHARGE_TO`."""
+    `CHARGE_TO`. `each_w` with `DEVICE_POWER`: the power of each device that the group names by id, in that order, where
+    they differ; all go the same way, and `power_w` is their mean."""
 
     want: Want
     power_w: float | None = None
     soc_pct: float | None = None
     charge_when_max: bool = False
+    each_w: tuple[float, ...] = ()
 
     @property
     def way(self) -> Way:
@@ -70,6 +73,13 @@ class Target:
     def shares_with(self, other: "Target") -> bool:
         """Whether one setpoint can serve both: they go the same way, or are equal."""
         return (self.way is other.way and self.way is not Way.NEITHER) or self == other
+
+
+def power_of_each(each_w: Sequence[float]) -> Target:
+    """W of each device that the group names by id, in that order, + = discharge; none may be 0."""
+    mean_w = sum(each_w) / len(each_w)
+    alike = all(one_w == each_w[0] for one_w in each_w)
+    return Target(want=Want.DEVICE_POWER, power_w=each_w[0] if alike else mean_w, each_w=() if alike else tuple(each_w))
 
 
 def power(power_w: float | None, *, charge: bool = False) -> Target:
@@ -130,6 +140,7 @@ class EventRequest:
     `reserve_pct`: SoC that the program leaves in every device. Members start within `start_spread_s`, each at its own
     time. For `prepare_s` before the start they are kept from discharging, and with `precharge` charged from the grid
     where that is permitted. A device in its maker's backup or storm mode is left alone unless `takes_backup`.
+    `labels`: what its source says of it besides, a few words for reports.
     """
 
     id: EventId
@@ -160,6 +171,7 @@ class EventRequest:
     cancelled: bool = False
     source: str = field(default="")
     sent_ms: int | None = field(default=None, compare=False)
+    labels: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_sustained_ms", _sustained_ms(self.legs))

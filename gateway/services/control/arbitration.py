@@ -70,11 +70,11 @@ class Arbiter:
         changes: list[Change] = []
         left = self._authority.left(claims.holder)
         if left:
-            changes += dispatcher.take_back(left, self.names(), now)
+            changes += dispatcher.taken_back.add(left, self.names(), now)
         excused = self._authority.excused()
         if excused:
-            changes += dispatcher.excuse(excused)
-        self._authority.return_left(dispatcher.held_back(now))
+            changes += dispatcher.taken_back.excuse(excused)
+        self._authority.return_left(dispatcher.taken_back.held(now))
         return Arbitrated(
             events=events, claims=claims, left=self._left(events, now), apart=dispatcher.left_out(events, now),
             asked=asked, changes=changes,

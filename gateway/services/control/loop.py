@@ -176,7 +176,10 @@ class ControlLoop(Part):
         self.stranded.load(remembered)
         now = self._clock.now()
         self._authority.adopt(
-            remembered.controlled, now, newest_cmd=self._writer.newest_cmd, taken_back=self._dispatcher.taken_back(now)
+            remembered.controlled,
+            now,
+            newest_cmd=self._writer.newest_cmd,
+            taken_back=self._dispatcher.taken_back.lasting(now),
         )
 
     async def trust(self, name: str, *, by: str = "operator", reason: str = "") -> bool:

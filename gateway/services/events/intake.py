@@ -21,7 +21,6 @@ from gateway.domain.events.exclusions import Exclusion, Exclusions
 from gateway.domain.events.lifecycle import RUNS, ActiveEvent, BookEntry, EventState, Transition
 from gateway.domain.events.request import EventKind, EventRequest
 from gateway.domain.events.scope import own_id
-from gateway.domain.events.take_backs import TakeBack, TakeBacks
 from gateway.domain.fleet.clock_skew import ClockTrust
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.journal.changes import (
@@ -32,8 +31,6 @@ from gateway.domain.journal.changes import (
     EventsArchived,
     EventWithdrawn,
     StopAll,
-    TakeBackOver,
-    TakenBack,
     WithdrawalLifted,
 )
 from gateway.domain.journal.stored import JournalState, StoredEvent
@@ -47,6 +44,7 @@ from gateway.services.events.participation import Everybody, Participation
 from gateway.services.events.program_rules import ProgramRules, told
 from gateway.services.events.reached import Reached
 from gateway.services.events.sources import SourceBounds
+from gateway.services.events.taken_back import TakenBackDevices
 from gateway.services.runtime.pending_changes import PendingChanges
 from gateway.services.settings import ControlSettings, ProgramSettings, SourceSettings, ceilings_w
 
@@ -56,6 +54,7 @@ log = logging.getLogger(__name__)
 class Dispatcher(Part):
     """The one submitter of events. `pending`: what has taken effect and is not durable yet; each tick writes it.
     `program_w`, `source_w`: the ceiling in W of each program and source that has one; `rules`: what programs allow;
+    `taken_back`: what owners took back;
     `release_only`: no event runs in this run of the gateway, and none is accepted; cancellations are."""
 
     component = "control"
@@ -92,7 +91,7 @@ class Dispatcher(Part):
             self.rules.programs,
         )
         self._book.release_only = release_only
-        self._take_backs = TakeBacks(programs=self.rules.programs)
+        self.taken_back = TakenBackDevices(fleet, self.entry, self.rules.programs)
         self._submitting = asyncio.Lock()
         self._doomed: set[EventId] = set()
         self._stop_requests = 0
@@ -111,7 +110,7 @@ class Dispatcher(Part):
             withdrawn=remembered.withdrawn,
         )
         self.excluding.load(remembered.exclusions)
-        self._take_backs = TakeBacks(remembered.taken_back, self.rules.programs)
+        self.taken_back.load(remembered)
 
     # -- decisions -------------------------------------------------------------------------------------------
 
@@ -312,13 +311,12 @@ class Dispatcher(Part):
         if forgotten:
             changes.append(EventsArchived(events=tuple(forgotten)))
         changes += self.excluding.ended(sure=self._book.clock is ClockTrust.SURE, now=now)
-        for event, devices in self._take_backs.forget(now, self.entry).items():
-            changes.append(TakeBackOver(event=event, devices=tuple(devices)))
-        return edges, changes
+        return edges, [*changes, *self.taken_back.forget(now)]
 
     def active(self, now: Now, *, ahead: bool = False) -> list[ActiveEvent]:
         """The events that have a target at `now` and that their programs' rules let run. `ahead`: that is later."""
-        return self.rules.running(self._book.active(now), self.entries, now, ahead=ahead)
+        found = self.rules.running(self._book.active(now), self.entries, now, ahead=ahead)
+        return [replace(one, each_w=self._reached.each_w(one)) if one.target.each_w else one for one in found]
 
     def claims(self, events: Sequence[ActiveEvent], now: Now, own: Mapping[int, Slots]) -> Claims:
         """Which event gets which device now. `own`: the devices of events that are not in the book, by index."""
@@ -347,33 +345,7 @@ class Dispatcher(Part):
 
     def _without(self, index_of: Mapping[EventId, int], now: Now) -> dict[int, Slots]:
         found = self.exclusions.without(self._fleet, index_of, now)
-        return _joined(found, self._take_backs.apart(self._fleet, index_of))
-
-    def take_back(self, left: Mapping[int, Sequence[int]], names: Mapping[int, EventId], now: Now) -> list[Change]:
-        """Remember that owners took devices back (slots by the index of their event); returns what to journal."""
-        changes: list[Change] = []
-        for index, slots in left.items():
-            event = names.get(index)
-            if event is not None:
-                devices = self._fleet.names(np.array(slots))
-                changes.append(TakenBack(event=event, devices=devices, at_ms=now.utc_ms))
-                for device in devices:
-                    self._take_backs.add(TakeBack(device=device, event=event, at_ms=now.utc_ms))
-        return changes
-
-    def excuse(self, slots: Sequence[int]) -> list[Change]:
-        """Forget that devices were taken back: they had restarted. Returns what to journal."""
-        excused = self._take_backs.excuse(self._fleet.names(np.array(slots)))
-        return [TakeBackOver(event=event, devices=tuple(devices)) for event, devices in excused.items()]
-
-    def taken_back(self, now: Now) -> dict[int, bool]:
-        """Slots that their owners took back, and whether the occurrence in which they did goes on."""
-        held, slot_of = self.held_back(now), self._fleet.slot_of
-        return {slot_of[one.device]: slot_of[one.device] in held for one in self._take_backs if one.device in slot_of}
-
-    def held_back(self, now: Now) -> set[int]:
-        """Slots that no event gets, because their owners took them back in an occurrence that goes on."""
-        return self._take_backs.held(self._fleet, now, self.entry)
+        return _joined(found, self.taken_back.apart(index_of))
 
     def members(self, index: int, request: EventRequest) -> Slots:
         """Slots that an event addresses."""

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable
 
+import numpy as np
+
 from gateway.domain.events.book import members
-from gateway.domain.events.lifecycle import BookEntry
-from gateway.domain.events.request import EventRequest
+from gateway.domain.events.lifecycle import ActiveEvent, BookEntry
+from gateway.domain.events.request import EventRequest, Target
 from gateway.domain.fleet.fleet import Fleet
-from gateway.domain.types import EventId, Slots
+from gateway.domain.types import EventId, Floats, Slots
 from gateway.services.events.sources import SourceBounds
 
 COUNTS_MAX = 1_000
@@ -20,6 +22,7 @@ class Reached:
         self._fleet = fleet
         self._sources = sources
         self._members: dict[int, tuple[EventRequest, int, Slots]] = {}
+        self._each_w: dict[int, tuple[Target, int, Floats]] = {}
         self._counts: dict[EventId, tuple[EventRequest, int, int]] = {}
 
     def members(self, index: int, request: EventRequest) -> Slots:
@@ -39,11 +42,27 @@ class Reached:
                 del self._counts[next(iter(self._counts))]
         return known[2]
 
+    def each_w(self, event: ActiveEvent) -> Floats:
+        """The power of each device by slot, W, of an event whose target asks for one of each; 0 of all others."""
+        target, names = event.target, event.request.group.ids
+        known = self._each_w.get(event.index)
+        if known is None or known[0] is not target or known[1] != self._fleet.version or len(known[2]) != self._fleet.n:
+            found = np.zeros(self._fleet.n)
+            pairs = [(slot, w) for name, w in zip(names, target.each_w, strict=True)
+                     if (slot := self._fleet.slot_of.get(name)) is not None]  # fmt: skip
+            if pairs:
+                slots, powers_w = zip(*pairs, strict=True)
+                found[list(slots)] = powers_w
+            known = self._each_w[event.index] = (target, self._fleet.version, found)
+        return known[2]
+
     def forget(self, running: Iterable[int]) -> None:
-        """Keep the members of these events only."""
+        """Keep what is known of these events only."""
         keep = frozenset(running)
         for index in [index for index in self._members if index not in keep]:
             del self._members[index]
+        for index in [index for index in self._each_w if index not in keep]:
+            del self._each_w[index]
 
     def _find(self, request: EventRequest) -> Slots:
         return self._sources.within(request, members(self._fleet, request.group))

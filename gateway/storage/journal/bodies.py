@@ -7,6 +7,7 @@ null or an object with `url`, `units`, `parameters`, `username` and `secret` (a 
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, fields
+from itertools import zip_longest
 from typing import Any
 
 from gateway.domain.errors import invariant
@@ -96,6 +97,8 @@ def event_body(decided: EventDecided) -> dict[str, Any]:
         # beside the request, where release 0.1 passes over it
         **({"ends_ms": request.ends_ms} if request.ends_ms else {}),
         **({"takes_backup": True} if request.takes_backup else {}),
+        **({"each_w": each_w} if any(each_w := [target.each_w for target in request.targets]) else {}),
+        **({"labels": request.labels} if request.labels else {}),
         **({"daily": asdict(request.daily)} if request.daily is not None else {}),
         "answer": {
             "id": answer.id,
@@ -119,12 +122,17 @@ def read_event(body: dict[str, Any], source: str | None) -> EventDecided:
         # written before version 3: one setpoint, in one direction
         request["target"] = {"want": "power", "power_w": request.pop("target_w"), "soc_pct": None,
                              "charge_when_max": request.pop("charge_when_max")}  # fmt: skip
-    request["target"] = _target(request["target"])
-    request["legs"] = tuple(Leg(after_ms=a, until_ms=u, target=_target(t)) for a, u, t in request.get("legs", ()))
+    each_w = [tuple(one) for one in body.get("each_w", ())]
+    legs = request.get("legs", ())
+    # of every target its own: of the legs in their order, or of the event without any
+    of_legs = [_target(target, of_each) for (_, _, target), of_each in zip_longest(legs, each_w[: len(legs)])]
+    request["legs"] = tuple(Leg(after_ms=a, until_ms=u, target=t) for (a, u, _), t in zip(legs, of_legs, strict=True))
+    request["target"] = _target(request["target"], each_w[0] if each_w else None)
     request["starts_ms"] = tuple(request.get("starts_ms", ()))
     request["ends_ms"] = tuple(body.get("ends_ms", ()))
     daily = body.get("daily")
     request["daily"] = None if daily is None else Daily(**(daily | {"weekdays": tuple(daily["weekdays"])}))
+    request["labels"] = tuple(body.get("labels", ()))
     request["takes_backup"] = bool(body.get("takes_backup", False))
     request["compensation"] = Compensation(request.get("compensation", Compensation.EXPORTS.value))
     request["kind"] = EventKind(request["kind"])
@@ -179,8 +187,8 @@ def _target_body(target: Target) -> dict[str, Any]:
     }
 
 
-def _target(body: dict[str, Any]) -> Target:
-    return Target(**(body | {"want": Want(body["want"])}))
+def _target(body: dict[str, Any], each_w: tuple[float, ...] | None = None) -> Target:
+    return Target(**(body | {"want": Want(body["want"]), "each_w": each_w or ()}))
 
 
 def settings_body(settings: Mapping[str, Setting]) -> dict[str, Setting]:

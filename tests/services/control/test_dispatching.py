@@ -10,7 +10,7 @@ from gateway.domain.commands import CommandOp
 from gateway.domain.control.allocation import Shortfall
 from gateway.domain.events.book import Outcome
 from gateway.domain.events.exclusions import Exclusion
-from gateway.domain.events.request import Compensation, Leg, Target, TargetGroup, Want, power
+from gateway.domain.events.request import Compensation, Leg, Target, TargetGroup, Want, power, power_of_each
 from gateway.domain.fleet.reserve import SUSTAINED_S
 from gateway.domain.journal.changes import EventDelivered, EventMoved, ExclusionLifted, Trusted
 from gateway.domain.readings import StatusBatch
@@ -341,6 +341,46 @@ async def test_dispatch_power_of_each_device_is_ramped_and_ends_with_the_event()
     assert world.steps_w() <= 1_000 * 1.01
     await world.go(80)
     assert world.authority() == ["DEVICE"] * 4
+
+
+async def test_dispatch_each_device_has_its_own_power_through_revisions_and_legs() -> None:
+    world = World(homes_of(4))
+    await world.go(2)
+    named = group("home-02", "home-00", "home-03", "nobody")
+    first, second = power_of_each([1_000, 2_000, 3_000, 500]), power_of_each([1_500, 500, 700, 500])
+    legs = (Leg(after_ms=0, until_ms=40_000, target=first), Leg(after_ms=40_000, until_ms=80_000, target=second))
+    await world.submit(s=80, target_w=None, target=first, legs=legs, group=named)
+    await world.go(20)
+    assert world.homes.battery_w.tolist() == pytest.approx([2_000, 0, 1_000, 3_000], abs=10)
+    await world.go(40)
+    assert world.homes.battery_w.tolist() == pytest.approx([500, 0, 1_500, 700], abs=10)
+    fewer = group("home-01", "home-02")
+    target = power_of_each([900, 1_100])
+    await world.submit(s=60, target_w=None, target=target, group=fewer, revision=2)
+    await world.go(20)
+    assert world.homes.battery_w[1:3].tolist() == pytest.approx([900, 1_100], abs=10)
+    assert world.authority()[1:3] == ["CONTROLLED"] * 2
+
+
+@pytest.mark.parametrize(
+    ("each_w", "asked"),
+    [
+        ((1_000.0,), group("home-00", "home-01")),
+        ((1_000.0, -1_000.0), group("home-00", "home-01")),
+        ((1_000.0, 0.0), group("home-00", "home-01")),
+        ((1_000.0, float("nan")), group("home-00", "home-01")),
+        ((1_000.0, 2_000.0), TargetGroup(ids=group("home-00", "home-01").ids, tags=("all",))),
+    ],
+)
+async def test_dispatch_a_power_of_each_that_fits_nobody_is_refused(
+    each_w: tuple[float, ...], asked: TargetGroup
+) -> None:
+    world = World(homes_of(2))
+    await world.go(2)
+    target = Target(want=Want.DEVICE_POWER, power_w=1_000.0, each_w=each_w)
+    answer = await world.submit(s=60, target_w=None, target=target, group=asked)
+    assert answer.outcome is Outcome.REJECTED
+    assert answer.reason == "target_not_finite"
 
 
 async def test_dispatch_idle_event_stops_discharge_of_everybody() -> None:

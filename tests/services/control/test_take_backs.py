@@ -158,7 +158,7 @@ async def test_take_back_keeps_a_later_occurrence_of_the_same_day_away_and_its_r
 
 async def test_take_back_from_the_gateways_own_charging_is_not_undone_by_it() -> None:
     world = World(homes_of(1))
-    world.dispatcher.take_back({RECOVERY: [0]}, NAMES, world.clock.now())
+    world.dispatcher.taken_back.add({RECOVERY: [0]}, NAMES, world.clock.now())
     await world.submit(s=60, target_w=2_000.0, group=group("home-00"))
     await world.go(58)
     world.homes.soc_pct[:] = 10.0

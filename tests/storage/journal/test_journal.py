@@ -18,7 +18,7 @@ from gateway.domain.errors import CorruptState, InvariantBroken, StorageError
 from gateway.domain.events.book import Answer, Outcome
 from gateway.domain.events.exclusions import Exclusion
 from gateway.domain.events.lifecycle import EventState
-from gateway.domain.events.request import EventKind, EventRequest, TargetGroup, power
+from gateway.domain.events.request import EventKind, EventRequest, Leg, TargetGroup, power, power_of_each
 from gateway.domain.fleet.device import Device, DeviceConnection
 from gateway.domain.journal.changes import (
     EPOCH_MAX,
@@ -505,6 +505,28 @@ async def test_journal_event_that_takes_batteries_from_a_backup_mode_is_one_that
     _, state = place.open()
     assert [e.request.takes_backup for e in state.events] == [True, False]
     assert "takes_backup" not in event_body(taking)["request"]
+
+
+async def test_journal_event_with_a_power_of_each_device_and_labels_is_the_same_after_a_restart(shelf: Shelf) -> None:
+    journal, _ = shelf.open()
+    one, other = power_of_each([1_000.5, 2_000.0]), power_of_each([3_000.0, 4_000.0])
+    legs = tuple(
+        Leg(after_ms=at, until_ms=at + 1000, target=t) for at, t in ((0, one), (1000, power(5.0)), (2000, other))
+    )
+    decided = event(shelf.clock)
+    named = TargetGroup(ids=(DeviceId("a"), DeviceId("b")))
+    first = replace(
+        decided, request=replace(decided.request, target=one, legs=legs, group=named, labels=("day-ahead",))
+    )
+    flat = event(shelf.clock, name="flat")
+    second = replace(flat, request=replace(flat.request, target=other, group=named))
+    await journal.commit([first, second])
+    _, state = shelf.open()
+    assert [one.request for one in state.events] == [first.request, second.request]
+    # the last release passes over what it does not know, and takes the mean for each
+    stored = event_body(first)
+    assert "each_w" not in json.dumps(stored["request"])
+    assert stored["request"]["target"]["power_w"] == 1_500.25
 
 
 async def test_journal_cancellation_of_a_release_that_did_not_scope_events_has_no_source(shelf: Shelf) -> None:
