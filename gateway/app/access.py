@@ -30,7 +30,7 @@ STALE = gauge(
     "gateway_access_stale", "Files of callers or certificates that are wrong now (the former ones are in force)."
 )
 
-SOURCES = frozenset({"mqtt", "rest"})
+SOURCES = frozenset({"mqtt", "rest", "leap"})
 """Of events whose sender has no name of its own."""
 
 Files = tuple[Path, ...]

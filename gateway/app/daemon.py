@@ -30,6 +30,7 @@ from gateway.api.views.programs import ProgramView
 from gateway.app.access import Access
 from gateway.app.control import control_parts
 from gateway.app.last_runs import LastRuns, noted_run
+from gateway.app.leap import leap_signal
 from gateway.app.offline import Transports, locked
 from gateway.app.parts import RunningParts
 from gateway.app.programs import enrollments
@@ -250,6 +251,10 @@ async def _build(settings: Settings, clock: SteadyClock, parts: RunningParts, la
     )  # fmt: skip
     link.emit, sessions.emit = ingest.emitter(link, sender=link), ingest.emitter(sessions)
 
+    leap = await leap_signal(
+        settings, dispatcher=dispatch.dispatcher, enrolled=enrolled.book, fleet=fleet, programs=programs,
+        clock=clock.wall, parts=parts,
+    )  # fmt: skip
     await parts.start(LoopLag(clock))
     access = await parts.start(Access(settings.http))
     hooks = await webhooks(
@@ -278,6 +283,7 @@ async def _build(settings: Settings, clock: SteadyClock, parts: RunningParts, la
         past=store,
         telemetry=upstream.telemetry(engine),
         leap=upstream.leap,
+        leap_door=None if leap is None else leap.door,
         inventory=inventory,
         raw=raw,
         programs=ProgramView(

@@ -15,7 +15,7 @@ from gateway.config.settings import HttpSettings, Settings, SinkSettings
 from gateway.domain.errors import InvalidInput
 from gateway.yaml_lines import NotStrict, Place, read_yaml
 
-SECRET_KEYS = frozenset({"token", "password", "personal_key", "former_personal_key"})
+SECRET_KEYS = frozenset({"token", "password", "key", "secret", "personal_key", "former_personal_key"})
 KEY_FILES = frozenset({"key_file"})
 STAND_IN = "a-secret-that-cannot-be-read"
 """Stands for a secret that has a fault, so that nothing else is wrong because of it."""

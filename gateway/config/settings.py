@@ -23,6 +23,7 @@ from gateway.services.settings import (
     Tag,
     interval_lengths,
 )
+from gateway.signals.leap.settings import LeapSignalSettings
 from gateway.signals.platform import PlatformSettings
 from gateway.sinks.http import HttpSinkSettings
 from gateway.sinks.leap.confirmed import LeapConfirmed
@@ -179,6 +180,12 @@ class LeapSettings(StrictSettings):
     confirmed: LeapConfirmed = LeapConfirmed()
 
 
+class SignalSettings(StrictSettings):
+    """Sources of dispatch beside the platform and REST."""
+
+    leap: LeapSignalSettings | None = None
+
+
 SinkSettings = Annotated[
     HttpSinkSettings | MqttSinkSettings | LeapCsvSinkSettings | ParquetSinkSettings,
     Field(
@@ -203,6 +210,7 @@ class Settings(StrictSettings):
         Field(examples=[{"mqtt": {"broker": EXAMPLE_BROKER}}]),
     ]
     platform: PlatformSettings | None = None
+    signals: SignalSettings = SignalSettings()
     sinks: list[SinkSettings] = Field(default_factory=list, max_length=16)
     leap: LeapSettings = LeapSettings()
     customers: CustomerSettings = CustomerSettings()

@@ -50,7 +50,7 @@ class DoorRefusal(StrEnum):
     TOO_MANY_CONNECTIONS = "too_many_connections"
 
 
-NOBODYS_NAMES = frozenset({"mqtt", "rest", "gateway", "device", "offline", "owner", "operator"})
+NOBODYS_NAMES = frozenset({"mqtt", "rest", "leap", "gateway", "device", "offline", "owner", "operator"})
 """By which the trail and events say what no caller did: no caller has one."""
 
 SOMEBODY_HERE = Caller(name="", scopes=EVERY_SCOPE)

@@ -39,6 +39,8 @@ TABLE = {
     "POST /v1/sinks/{name}/resend": "admin",
     "POST /v1/sinks/{name}/retry": "admin",
     "GET /v1/leap": "read",
+    "POST /v1/signals/leap/meter": None,
+    "POST /v1/signals/leap/group": None,
     "GET /v1/devices": "read",
     "POST /v1/devices": "devices",
     "GET /v1/devices/{id}": "read",

@@ -138,6 +138,17 @@ def in_force(enrollments: Iterable[Enrollment], at_ms: int) -> Enrollment | None
     return max(found, key=lambda begun: begun[:2])[2] if found else None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _ByMeter:
+    """Who is behind which meter, by number, in the order of the meters, between two instants."""
+
+    version: int
+    from_ms: int
+    until_ms: int
+    meter: Numbers
+    device: Numbers
+
+
 class EnrollmentBook:
     """All facts, as columns. `version` grows with every fact that changes something, `subjects` with every subject."""
 
@@ -152,6 +163,8 @@ class EnrollmentBook:
         self._withdrawn: defaultdict[str, Timeline] = defaultdict(Timeline)
         self._holding = Timeline()
         self._behind = Timeline()
+        self._names: list[str] = []
+        self._by_meter: _ByMeter | None = None
 
     @property
     def subjects(self) -> int:
@@ -171,12 +184,23 @@ class EnrollmentBook:
         known = self._devices.get
         return np.fromiter((known(device, NOTHING) for device in devices), np.int32, len(devices))
 
-    def devices_behind(self, meter: str, at_ms: int) -> list[str]:
-        """The batteries behind a meter of the aggregator at an instant, by name."""
-        number = self.number_of(Subject(kind=SubjectKind.LEAP_METER, id=meter))
-        held = self._behind.holding(at_ms)
-        wanted = set(held.who[held.what == number].tolist())
-        return sorted(subject.id for subject, at in self._number_of.items() if at in wanted) if wanted else []
+    def devices_of(self, meters: Sequence[str], at_ms: int) -> list[list[str]]:
+        """The batteries behind each of these meters at an instant, by name."""
+        known = self._by_meter
+        if known is None or known.version != self.version or not known.from_ms <= at_ms < known.until_ms:
+            held = self._behind.holding(at_ms)
+            order = np.argsort(held.what, kind="stable")
+            since, until = self._behind.edges(at_ms)
+            known = self._by_meter = _ByMeter(
+                version=self.version, from_ms=since, until_ms=until, meter=held.what[order], device=held.who[order]
+            )
+        numbers = [self.number_of(Subject(kind=SubjectKind.LEAP_METER, id=meter)) for meter in meters]
+        begin, end = (np.searchsorted(known.meter, numbers, side=side) for side in ("left", "right"))
+        found = (known.device[a:b].tolist() for a, b in zip(begin, end, strict=True))
+        return [
+            sorted({self._names[device] for device in devices}) if number != NOTHING else []
+            for number, devices in zip(numbers, found, strict=True)
+        ]
 
     def add(self, fact: Fact) -> bool:
         """Add a fact; returns whether membership may be another one with it."""
@@ -280,6 +304,8 @@ class EnrollmentBook:
 
     def _number(self, subject: Subject) -> int:
         number = self._number_of.setdefault(subject, len(self._number_of))
+        if number == len(self._names):
+            self._names.append(subject.id)
         if subject.kind is SubjectKind.DEVICE:
             self._devices[subject.id] = number
         return number

@@ -168,8 +168,8 @@ def test_a_battery_is_enrolled_through_the_meter_it_is_behind_while_it_is_behind
     assert [left_out(book, "home-1", day * DAY_MS) for day in (0, 1, 2)] == [
         LeftOut.CONSENT_MISSING, LeftOut.NOT, LeftOut.CONSENT_MISSING,
     ]  # fmt: skip
-    assert book.devices_behind("m-1", DAY_MS) == ["home-1"]
-    assert book.devices_behind("m-2", DAY_MS) == []
+    assert book.devices_of(["m-1"], DAY_MS) == [["home-1"]]
+    assert book.devices_of(["m-2"], DAY_MS) == [[]]
 
 
 def test_a_meter_that_changes_hands_in_mid_month_needs_the_consent_of_its_new_customer() -> None:

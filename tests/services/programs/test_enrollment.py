@@ -99,7 +99,7 @@ async def test_every_column_of_an_enrollment_is_kept(tmp_path: Path) -> None:
         assert fact.rate == RateLock(key="ri-2024", locked_ms=1_717_128_000_000)
         assert (fact.market_group, fact.dispatch) == ("g-1", DispatchOption.TARGETED)
         assert (fact.status, fact.from_ms) == (EnrollmentStatus.PENDING, MAY_1)
-        assert service.book.devices_behind("m-1", JUNE_1) == ["home-1"]
+        assert service.book.devices_of(["m-1"], JUNE_1) == [["home-1"]]
 
 
 async def test_a_status_that_changes_in_mid_period_counts_from_when_it_was_heard(tmp_path: Path) -> None:

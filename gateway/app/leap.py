@@ -1,0 +1,73 @@
+"""The part of the graph that takes dispatch from the aggregator in."""
+
+from collections.abc import Mapping, Sequence
+
+from gateway.app.parts import RunningParts
+from gateway.clock import Clock
+from gateway.config.settings import Settings
+from gateway.domain.events.lifecycle import BookEntry
+from gateway.domain.events.scope import qualified
+from gateway.domain.fleet.fleet import Fleet
+from gateway.domain.programs.enrollment import EnrollmentBook
+from gateway.domain.types import DeviceId
+from gateway.programs.loader import LoadedProgram
+from gateway.services.events.intake import Dispatcher
+from gateway.signals.leap.requests import SOURCE, Batteries
+from gateway.signals.leap.signal import FOLDER, LeapSignal
+from gateway.signals.leap.submission import Submission
+
+PEER = "leap"
+
+
+class EnrolledMeters:
+    """Implements `gateway.signals.leap.submission.MeterMap` with what enrollment says of meters."""
+
+    def __init__(self, book: EnrollmentBook, fleet: Fleet) -> None:
+        self._book = book
+        self._fleet = fleet
+
+    @property
+    def version(self) -> tuple[int, int]:
+        return self._book.version, self._fleet.version
+
+    def batteries(self, meters: Sequence[str], at_ms: int) -> list[Batteries]:
+        rating_w, slot_of = self._fleet.nameplate.discharge_w_max, self._fleet.slot_of
+
+        def able_w(device: DeviceId) -> float:
+            slot = slot_of.get(device)
+            return 0.0 if slot is None else float(rating_w[slot])
+
+        found = self._book.devices_of(meters, at_ms)
+        if not all(found):
+            # a table may have the ids in capital letters
+            capital = self._book.devices_of([meter.upper() for meter in meters], at_ms)
+            found = [own or other for own, other in zip(found, capital, strict=True)]
+        return [[(DeviceId(name), able_w(DeviceId(name))) for name in devices] for devices in found]
+
+
+def programs_of(programs: Mapping[str, LoadedProgram]) -> dict[str, str]:
+    """Our program for each id that the aggregator has."""
+    return {theirs: name for name, one in programs.items() for theirs in one.document.peer_ids.get(PEER, ())}
+
+
+async def leap_signal(
+    settings: Settings, *, dispatcher: Dispatcher, enrolled: EnrollmentBook, fleet: Fleet,
+    programs: Mapping[str, LoadedProgram], clock: Clock, parts: RunningParts,
+) -> LeapSignal | None:  # fmt: skip
+    """Start the signal where it is configured."""
+    asked = settings.signals.leap
+    if asked is None:
+        return None
+
+    def known(name: str) -> BookEntry | None:
+        for own in (name, qualified(SOURCE, name)):
+            entry = dispatcher.entry(own)
+            if entry is not None and entry.request.source == SOURCE:
+                return entry
+        return None
+
+    submission = Submission(
+        submit=dispatcher.submit, known=known, meters=EnrolledMeters(enrolled, fleet),
+        program_of=programs_of(programs), per_device=settings.leap.confirmed.energy_kw == "device",
+    )  # fmt: skip
+    return await parts.start(LeapSignal(asked, submission, directory=settings.state_dir / FOLDER, clock=clock))
