@@ -21,6 +21,7 @@ from gateway.api.routes.exclusions import ExclusionRoutes
 from gateway.api.routes.fleet import DeviceView, FleetRoutes
 from gateway.api.routes.health import HealthRoutes
 from gateway.api.routes.leap import LeapRoutes, LeapUploads
+from gateway.api.routes.leap_dispatch import LeapDispatch, LeapDispatchRoutes
 from gateway.api.routes.leap_signal import LeapSignalRoutes
 from gateway.api.routes.programs import ProgramRoutes
 from gateway.api.routes.raw import RawRoutes
@@ -41,7 +42,6 @@ from gateway.services.programs.eligibility import Eligibility
 from gateway.services.programs.enrollment import Enrollments
 from gateway.services.telemetry.history import History
 from gateway.services.telemetry.raw import RawMessages
-from gateway.signals.leap.door import LeapDoor
 from gateway.signals.webhook.door import WebhookDoor
 
 log = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ class Parts:
     past: DeviceHistory
     telemetry: Telemetry
     leap: LeapUploads
-    leap_door: LeapDoor | None = None
+    leap_dispatch: LeapDispatch = field(default_factory=LeapDispatch)
     clock: Clock
     inventory: DeviceRegistry
     raw: RawMessages
@@ -111,7 +111,8 @@ def make_app(parts: Parts) -> web.Application:
         ExclusionRoutes(parts.dispatcher, parts.events.excluded, parts.clock),
         TelemetryRoutes(parts.telemetry, parts.history),
         LeapRoutes(parts.leap),
-        LeapSignalRoutes(parts.leap_door),
+        LeapDispatchRoutes(parts.leap_dispatch, parts.clock),
+        LeapSignalRoutes(None if parts.leap_dispatch.signal is None else parts.leap_dispatch.signal.door),
         FleetRoutes(parts.devices, parts.inventory, parts.past),
         RawRoutes(parts.raw),
         ProgramRoutes(parts.programs, parts.clock),

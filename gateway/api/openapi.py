@@ -15,6 +15,7 @@ from gateway.api.routes.exclusions import ExclusionRoutes
 from gateway.api.routes.fleet import FleetRoutes
 from gateway.api.routes.health import HealthRoutes
 from gateway.api.routes.leap import LeapRoutes
+from gateway.api.routes.leap_dispatch import LeapDispatchRoutes
 from gateway.api.routes.leap_signal import LeapSignalRoutes
 from gateway.api.routes.programs import ProgramRoutes
 from gateway.api.routes.raw import RawRoutes
@@ -27,6 +28,7 @@ ROUTES: tuple[RestRoute, ...] = (
     *AuditRoutes.ROUTES,
     *TelemetryRoutes.ROUTES,
     *LeapRoutes.ROUTES,
+    *LeapDispatchRoutes.ROUTES,
     *LeapSignalRoutes.ROUTES,
     *FleetRoutes.ROUTES,
     *RawRoutes.ROUTES,

@@ -283,7 +283,7 @@ async def _build(settings: Settings, clock: SteadyClock, parts: RunningParts, la
         past=store,
         telemetry=upstream.telemetry(engine),
         leap=upstream.leap,
-        leap_door=None if leap is None else leap.door,
+        leap_dispatch=leap,
         inventory=inventory,
         raw=raw,
         programs=ProgramView(

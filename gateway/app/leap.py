@@ -1,7 +1,9 @@
 """The part of the graph that takes dispatch from the aggregator in."""
 
+import random
 from collections.abc import Mapping, Sequence
 
+from gateway.api.routes.leap_dispatch import LeapDispatch
 from gateway.app.parts import RunningParts
 from gateway.clock import Clock
 from gateway.config.settings import Settings
@@ -12,9 +14,12 @@ from gateway.domain.programs.enrollment import EnrollmentBook
 from gateway.domain.types import DeviceId
 from gateway.programs.loader import LoadedProgram
 from gateway.services.events.intake import Dispatcher
+from gateway.signals.leap.catch_up import LeapCatchUp
+from gateway.signals.leap.registration import LeapRegistration
 from gateway.signals.leap.requests import SOURCE, Batteries
 from gateway.signals.leap.signal import FOLDER, LeapSignal
 from gateway.signals.leap.submission import Submission
+from gateway.transports.leap.client import LeapClient
 
 PEER = "leap"
 
@@ -53,11 +58,11 @@ def programs_of(programs: Mapping[str, LoadedProgram]) -> dict[str, str]:
 async def leap_signal(
     settings: Settings, *, dispatcher: Dispatcher, enrolled: EnrollmentBook, fleet: Fleet,
     programs: Mapping[str, LoadedProgram], clock: Clock, parts: RunningParts,
-) -> LeapSignal | None:  # fmt: skip
-    """Start the signal where it is configured."""
+) -> LeapDispatch:  # fmt: skip
+    """Start the signal where it is configured, and what asks the aggregator where there is an account."""
     asked = settings.signals.leap
     if asked is None:
-        return None
+        return LeapDispatch()
 
     def known(name: str) -> BookEntry | None:
         for own in (name, qualified(SOURCE, name)):
@@ -70,4 +75,12 @@ async def leap_signal(
         submit=dispatcher.submit, known=known, meters=EnrolledMeters(enrolled, fleet),
         program_of=programs_of(programs), per_device=settings.leap.confirmed.energy_kw == "device",
     )  # fmt: skip
-    return await parts.start(LeapSignal(asked, submission, directory=settings.state_dir / FOLDER, clock=clock))
+    signal = await parts.start(LeapSignal(asked, submission, directory=settings.state_dir / FOLDER, clock=clock))
+    account = settings.leap.account
+    if account is None:
+        return LeapDispatch(signal=signal)
+    return LeapDispatch(
+        signal=signal,
+        catch_up=await parts.start(LeapCatchUp(asked, LeapClient(account), signal, clock=clock, rng=random.Random())),
+        registration=await parts.start(LeapRegistration(asked, LeapClient(account))),
+    )

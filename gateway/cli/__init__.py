@@ -63,7 +63,7 @@ class CommandLine(LazyGroup):
         ),
         "leap": Named(
             module="gateway.cli.leap", group="leap",
-            help="The aggregator: what it has confirmed, and how uploads stand.",
+            help="The aggregator: what it has confirmed, uploads, dispatch, webhooks.",
         ),
         "webhooks": Named(
             module="gateway.cli.webhooks", group="webhooks",

@@ -1,14 +1,17 @@
 """Commands about the aggregator."""
 
+import json
 from collections.abc import Iterable
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
-from gateway.cli.shared import DEFAULT_URL, AsJson, Url, ask, out
+from gateway.cli.shared import DEFAULT_URL, AsJson, Url, ask, out, show, user
 from gateway.schemas import operations as ops
 
-leap = typer.Typer(no_args_is_help=True, help="The aggregator: what it has confirmed, and how uploads stand.")
+leap = typer.Typer(no_args_is_help=True, help="The aggregator: what it has confirmed, uploads, dispatch, webhooks.")
+webhook = typer.Typer(no_args_is_help=True, help="Where the aggregator posts dispatch.")
+leap.add_typer(webhook, name="webhook")
 
 
 @leap.callback()
@@ -18,13 +21,46 @@ def _leap() -> None:
 
 @leap.command("status")
 def leap_status(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
-    """Show the last file, the last accepted row, what is missing and until when, what waits and why."""
-    status = ask(url, ops.SHOW_LEAP)
+    """Show uploads (the last file, what is missing, what waits and why) and dispatch (what runs, is refused, is not
+    known)."""
+    status, dispatch = ask(url, ops.SHOW_LEAP), ask(url, ops.SHOW_LEAP_DISPATCH)
     if as_json:
-        out.print_json(data=status)
+        out.print_json(data=status | {"dispatch": dispatch})
         return
-    for line in _lines(status):
+    for line in (*_lines(status), "", *_dispatch(dispatch)):
         out.print(line, markup=False, highlight=False)
+
+
+@leap.command("catch-up")
+def leap_catch_up(
+    since: Annotated[
+        str | None, typer.Option("--from", help="RFC 3339; without both ends, as the schedule does")
+    ] = None,
+    to: Annotated[str | None, typer.Option("--to", help="RFC 3339")] = None,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Search the aggregator's dispatch now, and bring events to what it says."""
+    body = json.dumps({"start": since, "end": to}).encode()
+    out.print_json(data=ask(url, ops.LEAP_CATCH_UP, body=body))
+
+
+@webhook.command("verify")
+def webhook_verify(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """Ask the aggregator where it posts dispatch, and whether that is this gateway."""
+    found = ask(url, ops.VERIFY_LEAP_WEBHOOKS)["webhooks"]
+    show([one | {"headers": ", ".join(one["headers"])} for one in found], of="webhooks", as_json=as_json)
+
+
+@webhook.command("register")
+def webhook_register(
+    level: Annotated[str, typer.Argument(help="meter or group")],
+    replace: Annotated[str | None, typer.Option("--replace", help="the address that is registered now")] = None,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Let the aggregator post dispatch to this gateway. There is one address per account: another one that is
+    registered already loses its dispatch, and must be named with --replace."""
+    body = json.dumps({"level": level, "replace": replace}).encode()
+    out.print_json(data=ask(url, ops.REGISTER_LEAP_WEBHOOK, f"by={user()}", body=body))
 
 
 def _lines(status: dict[str, Any]) -> Iterable[str]:
@@ -59,6 +95,32 @@ def _lines(status: dict[str, Any]) -> Iterable[str]:
             yield f"  waits              {count} rows: {reason}"
         for reason, count in sink["parked"].items():
             yield f"  parked             {count} records: {reason}"
+
+
+def _dispatch(told: dict[str, Any]) -> Iterable[str]:
+    if not told.get("configured"):
+        yield "no dispatch from the aggregator is configured (signals.leap)"
+        return
+    yield f"dispatch: {told['events']} events to run, the newest webhook came at {told['newest_webhook'] or 'no time'}"
+    if told["search_configured"]:
+        failing = f"; it fails now: {told['search_failing']}" if told["search_failing"] else ""
+        yield f"  searched           {told['searched'] or 'never'}{failing}"
+        yield f"  search hides       {told['hidden']} slots; {told['hints']} wait for its word"
+    for name, reason in told["refused"].items():
+        yield f"  REFUSED            {name}: {reason}"
+    if told["unknown_meters"]:
+        first = ", ".join(told["unknown_meters_first"])
+        yield f"  UNKNOWN METERS     {told['unknown_meters']} without a known battery: {first}"
+    for name in told["without_devices"]:
+        yield f"  WITHOUT DEVICES    {name}"
+    for name in told["unknown_programs"]:
+        yield f"  unknown program    {name} (it runs)"
+    if told["early"]:
+        yield f"  early              {told['early']} events begin later than the gateway looks ahead"
+    if told["bodies_waiting"] or told["bodies_set_aside"]:
+        yield f"  bodies             {told['bodies_waiting']} wait, {told['bodies_set_aside']} were set aside"
+    for bad in told["bad"]:
+        yield f"  NOT READ           {bad['at']} {bad['place']}: {bad['problem']} {bad['event']}"
 
 
 def _file(file: dict[str, Any] | None) -> str:

@@ -134,6 +134,8 @@ async def everything(directory: Path) -> AsyncIterator[Gateway]:
             directory, http={"port": 0}, sinks=sinks, platform={"broker": broker, "live_s": "30s"},
             intervals={"length_s": "15min"}, profiles_dir=str(PROFILES),
             customers={"personal_key": f"file:{directory / 'personal'}"},
+            leap={"account": {"environment": "staging", "key": f"file:{directory / 'token'}", "url": "http://127.0.0.1:1"}},
+            signals={"leap": {"secret": f"file:{directory / 'token'}"}},
         )
     )  # fmt: skip
     async with running_gateway(settings, clock=SteadyClock(SystemClock())) as running:
@@ -163,9 +165,10 @@ async def test_everything_that_runs_and_that_the_root_makes_is_in_the_list(tmp_p
 
 
 SPARE = {"access-refusals", "retention", "live", "repair", "reports", "loop-lag", "readiness", "delivery-leap",
-         "delivery-web", "delivery-platform", "broker-sessions"}  # fmt: skip
+         "delivery-web", "delivery-platform", "broker-sessions", "leap-registration"}  # fmt: skip
 NEEDED = {"access", "departures", "door", "link-mqtt", "link-topics", "sessions", "timekeeper", "platform",
-          "log-writer", "checkpoint", "raw-replay", "webhooks"}  # fmt: skip
+          "log-writer", "checkpoint", "raw-replay", "webhooks",
+          "leap-dispatch", "leap-catch-up"}  # fmt: skip
 
 
 async def test_services_say_themselves_what_their_failure_means(tmp_path: Path) -> None:
@@ -181,7 +184,8 @@ async def test_services_say_themselves_what_their_failure_means(tmp_path: Path) 
     }
 
 
-COMPONENTS = ["gateway", "release-only", "programs", "devices", "services", "mqtt", "control", "upstream", "telemetry"]
+COMPONENTS = ["gateway", "release-only", "programs", "devices", "services", "mqtt", "control", "upstream", "telemetry",
+              "leap"]  # fmt: skip
 
 
 async def test_readiness_counts_by_the_components_that_parts_name(tmp_path: Path) -> None:

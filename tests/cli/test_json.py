@@ -43,7 +43,8 @@ SHOWING: dict[str, tuple[str, ...]] = {
     "devices quarantine": (), "devices import": ("{inventory}",), "dispatch list": (), "dispatch show": ("e",),
     "dispatch availability": (), "exclusions list": (),
     "exclusions import": ("{inventory}",), "intervals list": SPAN, "intervals completeness": (),
-    "intervals export": ("{out}", *SPAN), "leap status": (), "sinks list": (), "sinks missing": ("s", *SPAN),
+    "intervals export": ("{out}", *SPAN), "leap status": (), "leap webhook verify": (),
+    "sinks list": (), "sinks missing": ("s", *SPAN),
     "enrollments list": (), "enrollments show": ("a",), "enrollments participation": ("p",),
     "enrollments eligible": ("p",), "deadlines": (),
     "enrollments import": ("{inventory}",),
@@ -72,7 +73,7 @@ DOING = {
     "dispatch send",
     "dispatch cancel", "dispatch lift", "dispatch stop-all", "exclusions set", "exclusions lift",
     "exclusions preview", "exclusions territory",
-    "sinks resend", "sinks retry",
+    "sinks resend", "sinks retry", "leap catch-up", "leap webhook register",
 }  # fmt: skip
 """Commands that do something; what a gateway answers them is printed as it is, which is JSON."""
 
@@ -84,9 +85,17 @@ def commands() -> Iterator[tuple[str, Any]]:
             continue
         found = place.load(name)
         if isinstance(found, TyperGroup):
-            yield from ((f"{name} {each}", one) for each, one in found.commands.items() if not one.hidden)
+            yield from _within(name, found)
         else:
             yield name, found
+
+
+def _within(name: str, group: TyperGroup) -> Iterator[tuple[str, Any]]:
+    for each, one in group.commands.items():
+        if isinstance(one, TyperGroup):
+            yield from _within(f"{name} {each}", one)
+        elif not one.hidden:
+            yield f"{name} {each}", one
 
 
 def has_json(command: Any) -> bool:

@@ -54,7 +54,10 @@ def warnings(request: EventRequest, snapshot: Snapshot, members: Slots, now: Now
 def unmatched(fleet: Fleet, group: TargetGroup) -> tuple[str, ...]:
     """Warnings on a group that names devices or tags that are not there, or that is nobody."""
     registered, slot_of = fleet.nameplate.registered, fleet.slot_of
-    unknown = [name for name in group.ids if (slot := slot_of.get(name)) is None or not registered[slot]]
+    slots = np.fromiter((slot_of.get(name, -1) for name in group.ids), np.int64, len(group.ids))
+    here = slots >= 0
+    here[here] = registered[slots[here]]
+    unknown = [group.ids[at] for at in np.flatnonzero(~here).tolist()]
     unused = [tag for tag in group.tags if not any(registered[slot] for slot in fleet.tags.get(tag, ()))]
     someone = len(unknown) < len(group.ids) or len(unused) < len(group.tags)
     if group.all:

@@ -1,7 +1,8 @@
 """What is wrong with a request in itself, whoever sends it and whenever."""
 
-import math
 from itertools import pairwise
+
+import numpy as np
 
 from gateway.domain.events.request import EventKind, EventRequest, TargetGroup, Want
 
@@ -19,8 +20,8 @@ def each_named(request: EventRequest) -> bool:
             continue
         if group.all or group.tags or len(group.ids) != len(target.each_w):
             return False
-        sign = math.copysign(1.0, target.each_w[0])
-        if not all(0 < sign * one_w < math.inf for one_w in target.each_w):
+        each_w = np.array(target.each_w)
+        if not bool(np.isfinite(each_w).all() and ((each_w > 0).all() or (each_w < 0).all())):
             return False
     return True
 

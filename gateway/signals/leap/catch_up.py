@@ -49,7 +49,7 @@ HIDDEN = gauge("gateway_leap_hidden_slots", "Live slots that the newest search d
 
 
 @dataclass(slots=True, kw_only=True)
-class Found:
+class SearchFound:
     """What a search found: `pages` and `results` of them, `took`: what their slots did, `hidden`: live slots that it
     did not show."""
 
@@ -123,12 +123,12 @@ class LeapCatchUp(Part):
         except TimeoutError:
             return
 
-    async def search(self, from_ms: int, to_ms: int, *, schedule: bool = False) -> Found:
+    async def search(self, from_ms: int, to_ms: int, *, schedule: bool = False) -> SearchFound:
         """Search a span (UTC ms), and bring events to what is found. `schedule`: in one window. Raises GatewayError and
         OSError."""
         async with self._turn:
             self._signal.wants_search.clear()
-            before, found = self._signal.took, Found()
+            before, found = self._signal.took, SearchFound()
             asked_ms = self._clock.now().utc_ms
             spans = [(from_ms, to_ms)] if schedule else windows(from_ms, to_ms)
             try:
@@ -150,7 +150,7 @@ class LeapCatchUp(Part):
                 self._ended(asked_ms, found)
             return found
 
-    async def _window(self, level: Level, begin_ms: int, end_ms: int, found: Found) -> None:
+    async def _window(self, level: Level, begin_ms: int, end_ms: int, found: SearchFound) -> None:
         for attempt in range(TRIES):
             try:
                 async for page, asked_ms in self._pages(level, begin_ms, end_ms):
@@ -179,7 +179,7 @@ class LeapCatchUp(Part):
             yield page, asked_ms
             asked_ms = self._clock.now().utc_ms
 
-    def _ended(self, asked_ms: int, found: Found) -> None:
+    def _ended(self, asked_ms: int, found: SearchFound) -> None:
         if self.failing:
             log.info("search of the aggregator's dispatch ends well again", extra={"pages": found.pages})
         self.failing = ""

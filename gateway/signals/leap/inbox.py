@@ -80,14 +80,17 @@ class Inbox:
         self._waiting, self._done, self._bad = (directory / name for name in ("inbox", "done", "bad"))
         self._number = 0
         self._bytes = 0
+        self._opened = False
         self.kept_bad = 0
 
     def open(self) -> None:
-        """Make the folders, and remove what was never answered."""
+        """Make the folders, and once remove what a run before never answered."""
         for folder in (self._waiting, self._done, self._bad):
             folder.mkdir(parents=True, exist_ok=True)
-        for part in self._waiting.glob("*.part"):
-            part.unlink()
+        if not self._opened:
+            for part in self._waiting.glob("*.part"):
+                part.unlink()
+        self._opened = True
         self.kept_bad = sum(1 for _ in self._bad.iterdir())
         self._bytes = sum(body.path.stat().st_size for body in self.waiting())
 

@@ -73,7 +73,7 @@ class _Chain:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class SlotPlan:
     """`events`: what is to run, from now on; `gone`: events of ours that have no slot any more and were not to be over
     yet; `slots`: which event each slot is in."""
 
@@ -89,7 +89,7 @@ def terms_of(slot: DispatchSlot) -> Terms:
     )  # fmt: skip
 
 
-def make_plan(known: Iterable[KnownSlot], events: Mapping[str, int], now_ms: int) -> Plan:
+def make_plan(known: Iterable[KnownSlot], events: Mapping[str, int], now_ms: int) -> SlotPlan:
     """What is to run after `now_ms`, of all slots that are known. `events`: those of ours that there were, and when
     they were to end."""
     everything = list(known)
@@ -112,7 +112,7 @@ def make_plan(known: Iterable[KnownSlot], events: Mapping[str, int], now_ms: int
     placed = [(one, name) for name, chains in zip(names, found, strict=True) for chain in chains for one in chain.slots]
     kept = set(names)
     gone = sorted(name for name, end_ms in events.items() if end_ms > now_ms and name not in kept)
-    return Plan(events=planned, gone=gone, slots=placed)
+    return SlotPlan(events=planned, gone=gone, slots=placed)
 
 
 def _chains(slots: list[KnownSlot]) -> list[_Chain]:

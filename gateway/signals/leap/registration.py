@@ -15,7 +15,7 @@ from typing import Any
 
 from gateway.domain.errors import GatewayError, InvalidInput, Retry, retry_of
 from gateway.observability.metrics import Sample, gauge, words
-from gateway.observability.parts import Part
+from gateway.observability.parts import Importance, Part
 from gateway.signals.leap.settings import PATHS, LeapSignalSettings
 from gateway.signals.leap.slots import Level
 from gateway.transports.leap.client import LeapClient
@@ -63,6 +63,7 @@ class LeapRegistration(Part):
 
     service = "leap-registration"
     component = "leap"
+    importance = Importance.SPARE
 
     def __init__(self, settings: LeapSignalSettings, client: LeapClient) -> None:
         self._settings = settings
@@ -72,6 +73,9 @@ class LeapRegistration(Part):
             level: Webhook(level=level, state=Registered.UNKNOWN, wanted=self.wanted(level))
             for level in settings.levels
         }
+
+    async def close(self) -> None:
+        await self._client.close()
 
     def wanted(self, level: Level) -> str:
         """Where the aggregator should post, "" = that is not configured."""

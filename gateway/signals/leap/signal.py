@@ -21,7 +21,7 @@ from gateway.signals.leap.reader import BodyReader, ReaderGone
 from gateway.signals.leap.requests import PlanRows
 from gateway.signals.leap.settings import LeapSignalSettings
 from gateway.signals.leap.slot_book import Took
-from gateway.signals.leap.submission import Standing, Submission
+from gateway.signals.leap.submission import DispatchStanding, Submission
 
 log = logging.getLogger(__name__)
 
@@ -72,16 +72,19 @@ class LeapSignal(Part):
         self._events: Sequence[PlanRows] = ()
         self._gone: Sequence[str] = ()
         self._rounds = asyncio.Condition()
-        self._asked = self._served = 0
+        self._asked = self._served = self._waiting = 0
         self._slots = dict.fromkeys(Took, 0)
         self._bad_slots = self._bad_bodies = self._unconfirmed = self._slots_known = 0
 
-    async def __aenter__(self) -> "LeapSignal":
-        await asyncio.to_thread(self.inbox.open)
-        return self
-
     async def run(self) -> None:
         """Read what waits, and what comes; bring events to it."""
+        try:
+            await asyncio.to_thread(self.inbox.open)
+            await self._serve()
+        except OSError as error:
+            raise StorageError(f"{self.inbox.directory}: {error}") from error
+
+    async def _serve(self) -> None:
         planned_ms: int | None = None
         version: tuple[int, int] | None = None
         while True:
@@ -131,7 +134,12 @@ class LeapSignal(Part):
             await self._rounds.wait_for(lambda: self._served >= mine)
 
     @property
-    def standing(self) -> Standing:
+    def waiting(self) -> int:
+        """Bodies that wait to be read."""
+        return self._waiting
+
+    @property
+    def standing(self) -> DispatchStanding:
         """How the events of the plan stand."""
         return self._submission.standing
 
@@ -147,8 +155,11 @@ class LeapSignal(Part):
     async def _read_waiting(self) -> bool:
         """Read every body that waits; returns whether one was read."""
         found = False
-        for body in await asyncio.to_thread(lambda: list(self.inbox.waiting())):
+        waiting = await asyncio.to_thread(lambda: list(self.inbox.waiting()))
+        for number, body in enumerate(waiting):
+            self._waiting = len(waiting) - number
             found = await self._read_one(body) or found
+        self._waiting = 0
         return found
 
     async def _read_one(self, body: KeptBody) -> bool:

@@ -40,7 +40,7 @@ class MeterMap(Protocol):
 
 
 @dataclass(slots=True, kw_only=True)
-class Standing:
+class DispatchStanding:
     """How the plan's events stand. `refused`: why the book does not take an event, by id; `early`: how many begin later
     than the book looks ahead; `unresolved`: events without
     any battery; `unknown_meters`: how many meters have none, and a few of them."""
@@ -61,7 +61,7 @@ class Submission:
     def __init__(
         self, *, submit: Submit, known: Known, meters: MeterMap, program_of: Mapping[str, str], per_device: bool
     ) -> None:
-        self.standing = Standing()
+        self.standing = DispatchStanding()
         self.counts = dict.fromkeys(Outcome, 0)
         self._submit = submit
         self._known = known
@@ -80,7 +80,7 @@ class Submission:
         is not done yet."""
         if again:
             self._refused.clear()
-        standing = Standing()
+        standing = DispatchStanding()
         for event in sorted(events, key=lambda one: one.start_ms):
             if event.end_ms > now_ms:
                 await self._bring(event, now_ms, standing)
@@ -94,13 +94,15 @@ class Submission:
         self._log(standing)
         self.standing = standing
 
-    async def _bring(self, event: PlanRows, now_ms: int, standing: Standing) -> None:
+    async def _bring(self, event: PlanRows, now_ms: int, standing: DispatchStanding) -> None:
         batteries: list[Batteries] = []
         at_ms = max(event.start_ms, now_ms)
         for at in range(0, len(event.meters), SLICE):
             batteries += self._meters.batteries(event.meters[at : at + SLICE], at_ms)
             await asyncio.sleep(0)
-        made = make_request(event, batteries, program_of=self._program_of, per_device=self._per_device)
+        made = await asyncio.to_thread(
+            make_request, event, batteries, program_of=self._program_of, per_device=self._per_device
+        )
         standing.events += 1
         standing.unknown_meters += made.unknown
         room = UNKNOWN_TOLD - len(standing.unknown_named)
@@ -154,7 +156,7 @@ class Submission:
         answer = await self._submit(asked)
         self.counts[answer.outcome] += 1
 
-    def _log(self, standing: Standing) -> None:
+    def _log(self, standing: DispatchStanding) -> None:
         before = self.standing
         if standing.unknown_meters > before.unknown_meters:
             log.error(

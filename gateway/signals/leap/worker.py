@@ -22,7 +22,7 @@ from typing import Any, BinaryIO, get_args
 
 import orjson
 
-from gateway.signals.leap.plan import Plan, PlannedEvent, make_plan
+from gateway.signals.leap.plan import PlannedEvent, SlotPlan, make_plan
 from gateway.signals.leap.slot_book import SlotBook
 from gateway.signals.leap.slot_store import SlotStore
 from gateway.signals.leap.slots import BadSlot, BodyRead, Level, parts, read_results, read_webhook
@@ -117,7 +117,7 @@ class Reader:
             "slots": len(self._book),
         }
 
-    def _planned(self, now_ms: int) -> tuple[Plan, dict[str, int]]:
+    def _planned(self, now_ms: int) -> tuple[SlotPlan, dict[str, int]]:
         """The plan, with each slot's event noted, and the events whose end is another one than is stored."""
         plan = make_plan(self._book, self._events, now_ms)
         for known, name in plan.slots:

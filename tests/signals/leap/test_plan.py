@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.signals.leap.plan import Plan, make_plan
+from gateway.signals.leap.plan import SlotPlan, make_plan
 from gateway.signals.leap.slot_book import SlotBook
 from tests.signals.leap.bodies import HOUR, T0, body, group_body, slot, slots_of, uid
 
@@ -16,13 +16,13 @@ class Planner:
         self.events: dict[str, int] = {}
         self.ms = T0
 
-    def take(self, told: Mapping[str, Any], level: str = "meter", *, now_ms: int | None = None) -> Plan:
+    def take(self, told: Mapping[str, Any], level: str = "meter", *, now_ms: int | None = None) -> SlotPlan:
         self.ms += 1
         for found in slots_of(dict(told), level):
             self.book.webhook(found, self.ms)
         return self.plan(self.ms if now_ms is None else now_ms)
 
-    def plan(self, now_ms: int) -> Plan:
+    def plan(self, now_ms: int) -> SlotPlan:
         plan = make_plan(self.book, self.events, now_ms)
         for known, event in plan.slots:
             self.book.put(known, event)
