@@ -5,16 +5,16 @@ from aiohttp import hdrs, web
 from gateway.api.exchange import problem
 from gateway.api.route import RestRoute
 from gateway.schemas import operations as ops
-from gateway.signals.leap.door import Admission, LeapDoor
+from gateway.signals.leap.door import LeapAdmission, LeapDoor
 
 NOT_CONFIGURED = "signals.leap is not configured"
-REFUSALS: dict[Admission, tuple[int, str]] = {
-    Admission.STRANGER: (401, "the shared header is missing or wrong"),
-    Admission.WRONG_ADDRESS: (403, "not served at this address"),
-    Admission.TOO_LARGE: (413, "the body is too large"),
-    Admission.BROKEN_OFF: (400, "the body is not whole"),
-    Admission.BUSY: (503, "too much waits already; try again"),
-    Admission.DISK: (503, "the disk did not make it durable; try again"),
+REFUSALS: dict[LeapAdmission, tuple[int, str]] = {
+    LeapAdmission.STRANGER: (401, "the shared header is missing or wrong"),
+    LeapAdmission.WRONG_ADDRESS: (403, "not served at this address"),
+    LeapAdmission.TOO_LARGE: (413, "the body is too large"),
+    LeapAdmission.BROKEN_OFF: (400, "the body is not whole"),
+    LeapAdmission.BUSY: (503, "too much waits already; try again"),
+    LeapAdmission.DISK: (503, "the disk did not make it durable; try again"),
 }
 
 
@@ -37,7 +37,7 @@ class LeapSignalRoutes:
         entry = door.refusal(request.headers.getall(door.header, ()), request.remote or "")
         if entry is None:
             entry = await door.receive(level, request.content.iter_any(), request.content_length)
-        if entry is not Admission.KEPT:
+        if entry is not LeapAdmission.KEPT:
             return _refused(*REFUSALS[entry])
         return web.Response(status=202)
 
@@ -46,8 +46,8 @@ class LeapSignalRoutes:
             operation=operation, handler=handler, summary=f"Take a webhook of the aggregator that dispatches {what}",
             body=("application/json",), answers={202: None}, problems=(400, 401, 403, 404, 413, 503), scope=None,
             texts={
-                202: "the body is durable; what it says is found out afterwards", 401: REFUSALS[Admission.STRANGER][1],
-                403: REFUSALS[Admission.WRONG_ADDRESS][1], 404: NOT_CONFIGURED, 413: REFUSALS[Admission.TOO_LARGE][1],
+                202: "the body is durable; what it says is found out afterwards", 401: REFUSALS[LeapAdmission.STRANGER][1],
+                403: REFUSALS[LeapAdmission.WRONG_ADDRESS][1], 404: NOT_CONFIGURED, 413: REFUSALS[LeapAdmission.TOO_LARGE][1],
                 503: "too much waits already, or the disk did not make it durable; try again",
             },
         )

@@ -72,7 +72,7 @@ class Incoming:
         self._part.unlink(missing_ok=True)
 
 
-class Inbox:
+class BodyInbox:
     """The folders. Methods block; they raise OSError."""
 
     def __init__(self, directory: Path) -> None:

@@ -16,7 +16,7 @@ from gateway.domain.errors import StorageError
 from gateway.observability.metrics import Sample, counter, gauge, words
 from gateway.observability.parts import Part
 from gateway.signals.leap.door import LeapDoor
-from gateway.signals.leap.inbox import Inbox, KeptBody
+from gateway.signals.leap.inbox import BodyInbox, KeptBody
 from gateway.signals.leap.reader import BodyReader, ReaderGone
 from gateway.signals.leap.requests import PlanRows
 from gateway.signals.leap.settings import LeapSignalSettings
@@ -63,7 +63,7 @@ class LeapSignal(Part):
         self._clock = clock
         self._submission = submission
         self._news = asyncio.Event()
-        self.inbox = Inbox(directory)
+        self.inbox = BodyInbox(directory)
         self.door = LeapDoor(settings, self.inbox, clock=clock, came=self._news.set)
         self.reader = BodyReader(directory, timeout_s=settings.read_timeout_s)
         self.hints = 0

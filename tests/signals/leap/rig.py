@@ -15,7 +15,7 @@ from gateway.domain.events.book import Answer
 from gateway.domain.events.lifecycle import BookEntry
 from gateway.domain.events.request import EventRequest
 from gateway.domain.types import DeviceId
-from gateway.signals.leap.door import Admission
+from gateway.signals.leap.door import LeapAdmission
 from gateway.signals.leap.requests import SOURCE, Batteries
 from gateway.signals.leap.settings import LeapSignalSettings
 from gateway.signals.leap.signal import LeapSignal
@@ -74,7 +74,7 @@ class Rig:
             for at in range(0, len(raw), 65_536):
                 yield raw[at : at + 65_536]
 
-        assert await self.signal.door.receive(level, pieces(), len(raw)) is Admission.KEPT
+        assert await self.signal.door.receive(level, pieces(), len(raw)) is LeapAdmission.KEPT
 
     async def search(self, *items: Mapping[str, Any], asked_ms: int | None = None, level: str = "meter") -> None:
         """A page of search says this, and is read."""

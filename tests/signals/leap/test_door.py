@@ -10,8 +10,8 @@ from pydantic import ValidationError
 
 from gateway.clock import ManualClock
 from gateway.signals.leap import door as module
-from gateway.signals.leap.door import Admission, LeapDoor
-from gateway.signals.leap.inbox import Inbox
+from gateway.signals.leap.door import LeapAdmission, LeapDoor
+from gateway.signals.leap.inbox import BodyInbox
 from tests.signals.leap.rig import SECRET, settings
 
 
@@ -19,7 +19,7 @@ class Place:
     """A door over a directory. `news`: how often it said that a body waits."""
 
     def __init__(self, directory: Path, **other: Any) -> None:
-        self.inbox = Inbox(directory)
+        self.inbox = BodyInbox(directory)
         self.inbox.open()
         self.news = 0
         self.door = LeapDoor(settings(**other), self.inbox, clock=ManualClock(), came=self._came)
@@ -61,7 +61,7 @@ def test_where_addresses_are_named_no_other_is_let_in(tmp_path: Path, address: s
 
 async def test_a_body_is_whole_on_disk_before_it_is_answered(tmp_path: Path) -> None:
     place = Place(tmp_path)
-    assert await place.door.receive("meter", pieces(b"ab", b"c" * 600_000, b"d"), 600_003) is Admission.KEPT
+    assert await place.door.receive("meter", pieces(b"ab", b"c" * 600_000, b"d"), 600_003) is LeapAdmission.KEPT
     assert place.waiting() == [b"ab" + b"c" * 600_000 + b"d"]
     assert place.news == 1
 
@@ -72,8 +72,8 @@ async def test_a_body_that_is_too_large_is_refused_and_leaves_nothing(
 ) -> None:
     monkeypatch.setattr(module, "BODY_BYTES_MAX", 10)
     place = Place(tmp_path)
-    assert await place.door.receive("meter", pieces(b"0123456789", b"x"), announced) is Admission.TOO_LARGE
-    assert await place.door.receive("meter", pieces(), 11) is Admission.TOO_LARGE
+    assert await place.door.receive("meter", pieces(b"0123456789", b"x"), announced) is LeapAdmission.TOO_LARGE
+    assert await place.door.receive("meter", pieces(), 11) is LeapAdmission.TOO_LARGE
     assert (place.names(), place.news) == ([], 0)
 
 
@@ -83,8 +83,8 @@ async def test_a_body_that_breaks_off_leaves_nothing(tmp_path: Path) -> None:
         raise ConnectionResetError
 
     place = Place(tmp_path)
-    assert await place.door.receive("meter", broken(), 10) is Admission.BROKEN_OFF
-    assert await place.door.receive("meter", pieces(b"half"), 10) is Admission.BROKEN_OFF
+    assert await place.door.receive("meter", broken(), 10) is LeapAdmission.BROKEN_OFF
+    assert await place.door.receive("meter", pieces(b"half"), 10) is LeapAdmission.BROKEN_OFF
     assert place.names() == []
 
 
@@ -94,7 +94,7 @@ async def test_a_body_that_does_not_come_to_its_end_is_given_up(tmp_path: Path) 
         await asyncio.sleep(3_600)
 
     place = Place(tmp_path)
-    assert await place.door.receive("meter", slow(), None) is Admission.BROKEN_OFF
+    assert await place.door.receive("meter", slow(), None) is LeapAdmission.BROKEN_OFF
     assert place.names() == []
 
 
@@ -107,14 +107,14 @@ async def test_a_disk_that_takes_nothing_is_no_answer_that_it_did(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("gateway.signals.leap.inbox.os.fsync", full)
-    assert await place.door.receive("meter", pieces(b"x"), 1) is Admission.DISK
+    assert await place.door.receive("meter", pieces(b"x"), 1) is LeapAdmission.DISK
     assert place.waiting() == []
 
 
 def test_while_too_much_waits_nothing_more_is_let_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = Place(tmp_path)
     place.inbox.came(1 << 30)
-    assert place.door.refusal((SECRET,), "127.0.0.1") is Admission.BUSY
+    assert place.door.refusal((SECRET,), "127.0.0.1") is LeapAdmission.BUSY
 
 
 def test_read_bodies_are_kept_for_a_while_and_no_longer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import pytest
 from gateway.domain.events.book import Outcome
 from gateway.domain.events.lifecycle import EventState
 from gateway.domain.events.request import EventKind
-from gateway.signals.leap.inbox import Inbox
+from gateway.signals.leap.inbox import BodyInbox
 from tests.signals.leap.bodies import HOUR, T0, body, group_body, slot, uid
 from tests.signals.leap.rig import Meters, Rig, signal_at
 
@@ -109,7 +109,7 @@ async def test_a_body_that_is_deep_beyond_reason_is_set_aside(tmp_path: Path) ->
 
 
 async def test_what_waits_at_the_start_is_read_and_what_was_half_written_was_never_answered(tmp_path: Path) -> None:
-    inbox = Inbox(tmp_path)
+    inbox = BodyInbox(tmp_path)
     inbox.open()
     whole, half = inbox.begin("meter", T0), inbox.begin("meter", T0 + 1)
     whole.write(json.dumps(body({"m0": [slot("e0")]})).encode())
