@@ -46,8 +46,9 @@ class LeapSignalRoutes:
             operation=operation, handler=handler, summary=f"Take a webhook of the aggregator that dispatches {what}",
             body=("application/json",), answers={202: None}, problems=(400, 401, 403, 404, 413, 503), scope=None,
             texts={
-                202: "the body is durable; what it says is found out afterwards", 401: REFUSALS[LeapAdmission.STRANGER][1],
-                403: REFUSALS[LeapAdmission.WRONG_ADDRESS][1], 404: NOT_CONFIGURED, 413: REFUSALS[LeapAdmission.TOO_LARGE][1],
+                202: "the body is durable; what it says is found out afterwards",
+                401: REFUSALS[LeapAdmission.STRANGER][1], 403: REFUSALS[LeapAdmission.WRONG_ADDRESS][1],
+                404: NOT_CONFIGURED, 413: REFUSALS[LeapAdmission.TOO_LARGE][1],
                 503: "too much waits already, or the disk did not make it durable; try again",
             },
         )
