@@ -251,10 +251,6 @@ async def _build(settings: Settings, clock: SteadyClock, parts: RunningParts, la
     )  # fmt: skip
     link.emit, sessions.emit = ingest.emitter(link, sender=link), ingest.emitter(sessions)
 
-    leap = await leap_signal(
-        settings, dispatcher=dispatch.dispatcher, enrolled=enrolled.book, fleet=fleet, programs=programs,
-        clock=clock.wall, parts=parts,
-    )  # fmt: skip
     await parts.start(LoopLag(clock))
     access = await parts.start(Access(settings.http))
     hooks = await webhooks(
@@ -283,7 +279,15 @@ async def _build(settings: Settings, clock: SteadyClock, parts: RunningParts, la
         past=store,
         telemetry=upstream.telemetry(engine),
         leap=upstream.leap,
-        leap_dispatch=leap,
+        leap_dispatch=await leap_signal(
+            settings,
+            dispatcher=dispatch.dispatcher,
+            enrolled=enrolled.book,
+            fleet=fleet,
+            programs=programs,
+            clock=clock.wall,
+            parts=parts,
+        ),
         inventory=inventory,
         raw=raw,
         programs=ProgramView(
