@@ -1,5 +1,7 @@
 """Bodies of the REST answers about programs: enrollments, customers and consents. None holds personal data."""
 
+from typing import Any
+
 from gateway.api.models import BadRowBody
 from gateway.schemas.body import Body
 from gateway.schemas.event import Moment
@@ -113,6 +115,26 @@ class EligibilityList(Body):
     unverified: list[str]
     total: int
     devices: list[EligibilityState]
+    next: int | None
+
+
+class FactChangeState(Body):
+    """What a commit changed: a fact by its key, before and after (null = there was none). The kinds `customer`,
+    `personal` and `erased` name a customer alone: no personal data is told."""
+
+    place: int
+    kind: str
+    key: list[str | int]
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
+
+
+class FactChangeList(Body):
+    """A page of what one commit changed. `sha256`: of all that is stored of it now; the audit trail has the same."""
+
+    batch: str
+    sha256: str
+    changes: list[FactChangeState]
     next: int | None
 
 

@@ -1,19 +1,31 @@
 """The part of the graph that knows who takes part in which program."""
 
+import logging
 from collections.abc import Mapping
 
 from gateway.app.parts import RunningParts
 from gateway.clock import Clock
 from gateway.config.settings import Settings
+from gateway.domain.errors import GatewayError
 from gateway.domain.programs.terms import ProgramTerms
+from gateway.ports.journal import AuditTrail, Journal
 from gateway.services.programs.enrollment import Enrollments
+from gateway.services.programs.fact_trail import FactTrail
 from gateway.services.settings import ENFORCE
 from gateway.storage.programs.facts import SqliteFacts
 from gateway.storage.programs.personal import NAME, SqlitePersonal
 
+log = logging.getLogger(__name__)
+
 
 async def enrollments(
-    settings: Settings, terms: Mapping[str, ProgramTerms], *, clock: Clock, parts: RunningParts
+    settings: Settings,
+    terms: Mapping[str, ProgramTerms],
+    *,
+    journal: Journal,
+    audit: AuditTrail,
+    clock: Clock,
+    parts: RunningParts,
 ) -> Enrollments:
     """Open what is stored of programs, and load it."""
     enforced = any(program.enrollment == ENFORCE for program in settings.programs.values())
@@ -23,13 +35,13 @@ async def enrollments(
     if settings.customers.keys or (settings.state_dir / NAME).exists():
         personal = await parts.start(SqlitePersonal(settings.state_dir, keys=settings.customers.keys))
         personal.open()
-    found = await parts.start(
-        Enrollments(
-            store,
-            personal,
-            clock=clock,
-            terms=terms,
-        )
-    )
+    trail = await parts.start(FactTrail(store, journal, audit))
+    found = await parts.start(Enrollments(store, personal, trail, clock=clock, terms=terms))
     store.load(found.book.add)
+    try:
+        if left := await found.erase_noted():
+            log.warning("personal data that was to be erased is erased now", extra={"count": left})
+    except GatewayError as error:
+        # told by the store's own reasons
+        log.error("personal data that is to be erased may be there still", extra={"error": str(error)})
     return found

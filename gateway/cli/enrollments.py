@@ -101,6 +101,24 @@ def enrollments_eligible(
         out.print(f"{name} of {program} is not verified", markup=False, highlight=False)
 
 
+@enrollments.command("changes")
+def enrollments_changes(
+    batch: Annotated[str, typer.Argument(help="as `gateway audit list` names it")],
+    url: Url = DEFAULT_URL,
+    offset: Offset = 0,
+    limit: Limit = 100,
+    as_json: AsJson = False,
+) -> None:
+    """List what one commit of enrollments, consents or customers changed, before and after."""
+    found = ask(url, ops.LIST_FACT_CHANGES, f"offset={offset}&limit={limit}", id=segment(batch))
+    if as_json:
+        out.print_json(data=found)
+        return
+    for one in found["changes"]:
+        out.print_json(data=one, indent=None)
+    out.print(f"{found['batch']}: SHA-256 {found['sha256']}", markup=False, highlight=False)
+
+
 @enrollments.command("import")
 def enrollments_import(file: Path, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
     """Import enrollments from a .csv or .jsonl file in the aggregator's columns. Good rows are taken; bad ones are

@@ -3,7 +3,7 @@ lies apart from them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from gateway.domain.journal.changes import AuditDoor
 from gateway.domain.programs.facts import Fact
@@ -33,6 +33,29 @@ class StoredFact:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FactChange:
+    """What a commit changed at a `place` of it: a fact, or (kinds `customer`, `personal`, `erased`) a customer by
+    reference; None = there was nothing, or what there is, is told to nobody."""
+
+    place: int
+    kind: str
+    key: Any
+    before: Any
+    after: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FactBatch:
+    """A commit that changed something, as the audit trail tells it."""
+
+    id: str
+    noted_ms: int
+    by: str
+    door: AuditDoor
+    body: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CustomerReference:
     """A customer: known since, and (None: not) erased at. UTC ms."""
 
@@ -48,9 +71,35 @@ class FactStore(Protocol):
         """The revision of a fact that is stated now: larger than all before."""
         ...
 
-    async def commit(self, facts: Sequence[Fact], *, by: str, door: AuditDoor, customers: Sequence[str] = ()) -> None:
-        """Make facts, and references of customers, durable in one transaction; a fact that is older than what is
-        stored under its key is left out. Raises StorageError; then none of them is."""
+    async def commit(
+        self,
+        facts: Sequence[Fact],
+        *,
+        by: str,
+        door: AuditDoor,
+        customers: Sequence[str] = (),
+        people: Sequence[str] = (),
+    ) -> None:
+        """Make facts, and references of customers, durable in one transaction, and with them what the audit trail is
+        to say; a fact that is older than what is stored under its key is left out. `people`: whose personal data is
+        about to be kept. Raises StorageError; then none of them is."""
+        ...
+
+    async def untold(self, limit: int) -> list[FactBatch]:
+        """The oldest commits that the audit trail may not have. Raises StorageError."""
+        ...
+
+    async def told(self, batch: str) -> None:
+        """The audit trail has this commit, and all before it. Raises StorageError."""
+        ...
+
+    async def changes(self, batch: str, after: int, limit: int) -> list[FactChange]:
+        """What a commit changed, from a place on. Raises StorageError."""
+        ...
+
+    async def digest(self, batch: str) -> str | None:
+        """The hash of what is stored of a commit now, which the audit trail has too; None = there is none. Raises
+        StorageError."""
         ...
 
     async def facts(self, question: FactQuestion, limit: int) -> list[StoredFact]:
@@ -61,8 +110,8 @@ class FactStore(Protocol):
         """Customers by reference, those behind `after`; `only`: this one. Raises StorageError."""
         ...
 
-    async def note_erased(self, ref: str, *, by: str) -> bool:
-        """Note that a customer's personal data is erased, and by whom; returns whether there is such a customer.
+    async def note_erased(self, ref: str, *, by: str, door: AuditDoor) -> bool:
+        """Note that a customer's personal data is to be erased, and by whom; returns whether there is such a customer.
         Raises StorageError."""
         ...
 

@@ -65,6 +65,7 @@ TABLE = {
     "GET /v1/participation/{id}": "read",
     "GET /v1/eligibility/{id}": "read",
     "GET /v1/deadlines": "read",
+    "GET /v1/enrollment-changes/{id}": "read",
     "GET /v1/customers": "read",
     "POST /v1/customers": "pii",
     "GET /v1/customers/{id}": "read",

@@ -47,6 +47,7 @@ from gateway.services.control.quarantine import Untrusted
 from gateway.services.devices.registry import DeviceRegistry
 from gateway.services.programs.eligibility import Eligibility
 from gateway.services.programs.enrollment import Enrollments
+from gateway.services.programs.fact_trail import FactTrail
 from gateway.services.programs.participation import ProgramParticipation
 from gateway.services.programs.terms import program_terms
 from gateway.services.settings import EligibilitySettings, ProgramSettings
@@ -169,7 +170,9 @@ async def rig(
         "other": ProgramSettings(exclusive_groups=("ca",)),
     }
     terms = program_terms(offered, {})
-    enrollments = Enrollments(store, people, clock=world.clock, terms=terms)
+    enrollments = Enrollments(
+        store, people, FactTrail(store, world.journal, world.journal), clock=world.clock, terms=terms
+    )
     participation = ProgramParticipation(enrollments.book, fleet=world.fleet, programs=offered)
     events = DispatchView(
         fleet=world.fleet,

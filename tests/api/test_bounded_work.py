@@ -126,6 +126,7 @@ def requests(r: Rig) -> dict[tuple[str, str], list[Asked]]:
         ("GET", "/v1/enrollments/{id}"): [("/v1/enrollments/home-7", {}, 200)],
         ("GET", "/v1/participation/{id}"): [("/v1/participation/dsgs", {"params": page}, 200)],
         ("GET", "/v1/eligibility/{id}"): [("/v1/eligibility/test", {"params": {"limit": "100"}}, 200)],
+        ("GET", "/v1/enrollment-changes/{id}"): [("/v1/enrollment-changes/none", {}, 404)],
         ("GET", "/v1/deadlines"): [("/v1/deadlines", {"params": {"days": "400"}}, 200)],
         ("POST", "/v1/customers"): [("/v1/customers", table | {"data": homes(HELD)}, 200)],
         ("GET", "/v1/customers"): [("/v1/customers", {"params": page}, 200)],

@@ -39,6 +39,7 @@ from gateway.domain.journal.changes import (
     EventWithdrawn,
     ExclusionLifted,
     ExclusionSet,
+    FactsChanged,
     PriorRestored,
     PriorSaved,
     Quarantined,
@@ -371,7 +372,7 @@ class _Memory:
 
     def _take_past(self, change: Change) -> None:
         match change:
-            case RawDiscarded():
+            case RawDiscarded() | FactsChanged():
                 pass
             case EventWithdrawn(event=event, by=by):
                 self.withdrawn[event] = by
@@ -533,7 +534,8 @@ class MemoryJournal:
             for kind, body, by, door in audit([self.kept[number - 1]])
             if question.kind in (None, kind) and (question.before is None or number < question.before)
         )
-        return list(islice(found, limit))
+        # beside the loop, as the file's reader works
+        return await asyncio.to_thread(lambda: list(islice(found, limit)))
 
     async def chain(self, head: str | None = None) -> AuditChain:
         """It chains nothing."""

@@ -29,7 +29,8 @@ ANSWER: dict[str, Any] = {
     "unverified": [], "notes": [], "departures": [], "topics": [], "connections": [],
     "placements": [], "device": "a", "gone": True, "waits_for": None, "unchained": 0, "head": None, "broken": None,
     "enrollments": [], "customers": [],
-    "consents": [], "webhooks": [], "memberships": [], "preferences": [], "deadlines": [],
+    "consents": [], "webhooks": [], "memberships": [], "preferences": [], "deadlines": [], "changes": [],
+    "batch": "b", "sha256": "",
     "holdings": [], "payees": [], "required_actions": [],
     "changed": 0, "unchanged": 0, "personal": 0, "customer": "c", "had": True,
 }  # fmt: skip
@@ -46,7 +47,7 @@ SHOWING: dict[str, tuple[str, ...]] = {
     "intervals export": ("{out}", *SPAN), "leap status": (), "leap webhook verify": (),
     "sinks list": (), "sinks missing": ("s", *SPAN),
     "enrollments list": (), "enrollments show": ("a",), "enrollments participation": ("p",),
-    "enrollments eligible": ("p",), "deadlines": (),
+    "enrollments eligible": ("p",), "deadlines": (), "enrollments changes": ("b",),
     "enrollments import": ("{inventory}",),
     "customers list": (), "customers show": ("c",), "customers import": ("{inventory}",),
     "customers erase": ("c", "--yes"), "customers consents": (), "customers import-consents": ("{inventory}",),

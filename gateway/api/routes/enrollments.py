@@ -15,6 +15,8 @@ from gateway.api.enrollment_models import (
     EnrollmentDetail,
     EnrollmentList,
     Erased,
+    FactChangeList,
+    FactChangeState,
     ParticipationList,
     TableReportBody,
 )
@@ -131,6 +133,22 @@ class EnrollmentRoutes:
         )  # fmt: skip
         return await json_list(request, body, "devices", map(eligibility_state, page))
 
+    async def changes(self, request: web.Request) -> web.StreamResponse:
+        batch, offset, limit = request.match_info["id"], OFFSET.of(request), LIMIT.of(request)
+        sha256 = await self._enrollments.store.digest(batch)
+        if sha256 is None:
+            return problem(404, "no such commit")
+        found = await self._enrollments.store.changes(batch, offset, limit + 1)
+        page = found[:limit]
+        body = FactChangeList(
+            batch=batch, sha256=sha256, changes=[], next=found[limit].place if len(found) > limit else None
+        )
+        rows = (
+            FactChangeState(place=one.place, kind=one.kind, key=one.key, before=one.before, after=one.after)
+            for one in page
+        )
+        return await json_list(request, body, "changes", rows)
+
     async def deadlines(self, request: web.Request) -> web.StreamResponse:
         found = await self._enrollments.deadlines(DAYS.of(request))
         rows = (
@@ -189,7 +207,7 @@ class EnrollmentRoutes:
     async def erase(self, request: web.Request) -> web.StreamResponse:
         ref = request.match_info["id"]
         asker = by(request)
-        had = await self._enrollments.erase(ref, by=asker) if is_device_id(ref) else None
+        had = await self._enrollments.erase(ref, by=asker, door=AuditDoor.REST) if is_device_id(ref) else None
         return problem(404, "no such customer") if had is None else json_answer(Erased(customer=ref, had=had))
 
     async def consents(self, request: web.Request) -> web.StreamResponse:
@@ -247,6 +265,11 @@ class EnrollmentRoutes:
             operation=ops.LIST_ELIGIBILITY, handler=eligibility,
             summary="Which devices a program may have, by nameplate, telemetry, territory and exclusivity",
             query=(OFFSET, FEW), answers={200: EligibilityList}, problems=(400, 404, 503),
+        ),
+        RestRoute(
+            operation=ops.LIST_FACT_CHANGES, handler=changes,
+            summary="What one commit of enrollments, consents or customers changed; the audit trail names it",
+            query=(OFFSET, LIMIT), answers={200: FactChangeList}, problems=(400, 404, 503),
         ),
         RestRoute(
             operation=ops.LIST_DEADLINES, handler=deadlines,

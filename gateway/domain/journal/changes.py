@@ -191,6 +191,19 @@ class RawDiscarded:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FactsChanged:
+    """Enrollments, consents, customers or payees changed in one commit (`batch`), noted at `noted_ms` (UTC). `body`:
+    how many of which kind, their hash, and the first before and after; the store of facts has all of them."""
+
+    batch: str
+    noted_ms: int
+    body: Mapping[str, Any]
+    by: str = field(default="", compare=False)
+    door: AuditDoor = field(default=AuditDoor.GATEWAY, compare=False)
+    seq: int = field(default=UNNUMBERED, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TakenBack:
     """Owners took devices back from an event, at `at_ms` (UTC): see `take_backs`."""
 
@@ -295,6 +308,7 @@ Change = (
     | Quarantined
     | Trusted
     | RawDiscarded
+    | FactsChanged
     | TakenBack
     | TakeBackOver
     | ControlTaken

@@ -32,6 +32,7 @@ from gateway.services.devices.row_faults import BadRow, RowFault, bounded
 from gateway.services.devices.table_rows import TableForm
 from gateway.services.programs import statements
 from gateway.services.programs.deadlines import Due, deadlines
+from gateway.services.programs.fact_trail import FactTrail
 from gateway.services.programs.rows import ConsentRow, CustomerRow, EnrollmentRow, TableRow, read_table
 from gateway.services.programs.statements import KnownFacts, TableFacts
 
@@ -63,7 +64,8 @@ class TableReport:
 
 class Enrollments(Part):
     """The facts of all programs. `book`: what the fleet asks; `program_of`: our program for the peer's id of it;
-    `personal` None: there is no personal data; `terms`: those of every program that is known."""
+    `personal` None: there is no personal data; `trail` tells the audit trail what was committed; `terms`: those of
+    every program that is known."""
 
     component = "programs"
 
@@ -71,6 +73,7 @@ class Enrollments(Part):
         self,
         store: FactStore,
         personal: PersonalStore | None,
+        trail: FactTrail,
         *,
         clock: Clock,
         program_of: Mapping[str, str] = NO_PROGRAMS,
@@ -79,6 +82,7 @@ class Enrollments(Part):
         self.book = EnrollmentBook()
         self.store = store
         self.personal = personal
+        self._trail = trail
         self._clock = clock
         self._program_of = program_of
         self._terms = terms
@@ -114,16 +118,28 @@ class Enrollments(Part):
             text, ConsentRow, (Consent, Withdrawal), statements.consents, form=form, by=by, door=door
         )
 
-    async def erase(self, ref: str, *, by: str) -> bool | None:
-        """Erase a customer's personal data for good, and note that; enrollments, consents and whatever else stands
-        under the reference stay. Returns whether there was any, None if there is no such customer. Raises
-        StorageError."""
+    async def erase(self, ref: str, *, by: str, door: AuditDoor) -> bool | None:
+        """Note that a customer's personal data is erased, and erase it for good; enrollments, consents and whatever
+        else stands under the reference stay. Returns whether there was any, None if there is no such customer. Raises
+        StorageError; then it is tried again at a start, if it is noted."""
         async with self._one_at_a_time:
+            noted = await self.store.note_erased(ref, by=by, door=door)
             had = self.personal is not None and await self.personal.erase(ref)
-            if not await self.store.note_erased(ref, by=by) and not had:
+            await self._trail.tell()
+            if not noted and not had:
                 return None
         log.warning("personal data of a customer was erased", extra={"customer": ref, "by": by})
         return had
+
+    async def erase_noted(self) -> int:
+        """Erase what is noted as erased and was not, since the process ended in between; returns of how many customers.
+        Raises StorageError."""
+        if self.personal is None:
+            return 0
+        left = sorted(await self.personal.known(await self._erased()))
+        for ref in left:
+            await self.personal.erase(ref)
+        return len(left)
 
     async def deadlines(self, days: int) -> list[Due]:
         """What is due within so many days. Raises StorageError."""
@@ -202,7 +218,10 @@ class Enrollments(Part):
     async def _take(self, found: TableFacts, *, by: str, door: AuditDoor) -> None:
         await self._add(found.taking_out)
         if found.facts or found.customers:
-            await self.store.commit(found.facts, by=by, door=door, customers=list(found.customers))
+            await self.store.commit(
+                found.facts, by=by, door=door, customers=list(found.customers), people=list(found.people)
+            )
+            await self._trail.tell()
         if found.people and self.personal is not None:
             await self.personal.keep(found.people)
         await self._add(found.facts)

@@ -2,8 +2,8 @@
 
 `facts` (id, kind, key, revision, subject, customer, program, from_ms, noted_ms, who, door, body): one row per key of a
 kind, that of the highest revision; `key` is a JSON array, `body` the whole fact as JSON. `customers` (ref, since_ms,
-erased_ms, erased_by): references alone, see `personal`. A commit is one transaction. Where the file
-cannot be read the gateway runs all the same, knows nobody's consent, and says so.
+erased_ms, erased_by): references alone, see `personal`. A commit is one transaction; what it changed is in `batches`.
+Where the file cannot be read the gateway runs all the same, knows nobody's consent, and says so.
 """
 
 import logging
@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -28,7 +29,8 @@ from gateway.domain.programs.facts import (
     Withdrawal,
 )
 from gateway.observability.parts import Part
-from gateway.ports.programs import CustomerReference, FactQuestion, LoadFact, StoredFact
+from gateway.ports.programs import CustomerReference, FactBatch, FactChange, FactQuestion, LoadFact, StoredFact
+from gateway.storage.programs import batches
 from gateway.storage.programs.sqlite_thread import SqliteThread, transaction
 
 log = logging.getLogger(__name__)
@@ -58,6 +60,7 @@ _SCHEMA = (
     "CREATE INDEX IF NOT EXISTS facts_customer ON facts (customer)",
     "CREATE TABLE IF NOT EXISTS customers (ref TEXT PRIMARY KEY, since_ms INTEGER NOT NULL, erased_ms INTEGER, "
     "erased_by TEXT) WITHOUT ROWID",
+    *batches.SCHEMA,
 )
 
 _PUT = (
@@ -97,10 +100,34 @@ class SqliteFacts(Part):
         self._revision += 1
         return self._revision
 
-    async def commit(self, facts: Sequence[Fact], *, by: str, door: AuditDoor, customers: Sequence[str] = ()) -> None:
+    async def commit(
+        self,
+        facts: Sequence[Fact],
+        *,
+        by: str,
+        door: AuditDoor,
+        customers: Sequence[str] = (),
+        people: Sequence[str] = (),
+    ) -> None:
         self._check()
         now_ms = self._clock.now().utc_ms
-        await self._file.ask(lambda db: _commit(db, facts, customers, now_ms=now_ms, by=by, door=door))
+        await self._file.ask(lambda db: _commit(db, facts, customers, people, now_ms=now_ms, by=by, door=door))
+
+    async def untold(self, limit: int) -> list[FactBatch]:
+        self._check()
+        return await self._file.ask(lambda db: list(batches.untold(db, limit)))
+
+    async def told(self, batch: str) -> None:
+        self._check()
+        await self._file.ask(lambda db: batches.told(db, batch))
+
+    async def changes(self, batch: str, after: int, limit: int) -> list[FactChange]:
+        self._check()
+        return await self._file.ask(lambda db: batches.changes(db, batch, after, limit))
+
+    async def digest(self, batch: str) -> str | None:
+        self._check()
+        return await self._file.ask(lambda db: batches.recount(db, batch))
 
     async def facts(self, question: FactQuestion, limit: int) -> list[StoredFact]:
         self._check()
@@ -119,10 +146,10 @@ class SqliteFacts(Part):
             ]
         )
 
-    async def note_erased(self, ref: str, *, by: str) -> bool:
+    async def note_erased(self, ref: str, *, by: str, door: AuditDoor) -> bool:
         self._check()
         now_ms = self._clock.now().utc_ms
-        return await self._file.ask(lambda db: _note_erased(db, ref, now_ms, by))
+        return await self._file.ask(lambda db: _note_erased(db, ref, now_ms, by, door))
 
     def reasons(self) -> list[str]:
         return self._said() if self._decides else []
@@ -186,12 +213,20 @@ def _read(kind: str, body: str) -> Fact:
 
 
 def _commit(
-    db: sqlite3.Connection, facts: Sequence[Fact], refs: Sequence[str], *, now_ms: int, by: str, door: AuditDoor
-) -> None:  # fmt: skip
+    db: sqlite3.Connection,
+    facts: Sequence[Fact],
+    refs: Sequence[str],
+    people: Sequence[str],
+    *,
+    now_ms: int,
+    by: str,
+    door: AuditDoor,
+) -> None:
     customers = set(refs)
+    changed: list[batches.Changed] = []
     with transaction(db):
         for begin in range(0, len(facts), ROWS):
-            rows = []
+            rows: list[list[Any]] = []
             for fact in facts[begin : begin + ROWS]:
                 names = _names(fact)
                 rows.append(
@@ -200,13 +235,30 @@ def _commit(
                 )  # fmt: skip
                 if names.customer:
                     customers.add(names.customer)
+            changed += _changed(db, rows)
             db.execute(_PUT, (now_ms, by, door.value, msgspec.json.encode(rows).decode()))
         some = sorted(customers)
         for begin in range(0, len(some), ROWS):
-            db.execute(
-                "INSERT OR IGNORE INTO customers (ref, since_ms) SELECT value, ? FROM json_each(?)",
+            added = db.execute(
+                "INSERT OR IGNORE INTO customers (ref, since_ms) SELECT value, ? FROM json_each(?) RETURNING ref",
                 (now_ms, msgspec.json.encode(some[begin : begin + ROWS]).decode()),
-            )
+            ).fetchall()
+            changed += [("customer", _key(ref), None, None) for (ref,) in added]
+        changed += [("personal", _key(ref), None, None) for ref in sorted(people)]
+        batches.note(db, changed, now_ms=now_ms, by=by, door=door)
+
+
+def _changed(db: sqlite3.Connection, rows: Sequence[Sequence[Any]]) -> Iterator[batches.Changed]:
+    """Before and after of rows that are about to be put, of which no two have one key."""
+    known = batches.before(db, [(kind, key) for kind, key, *_ in rows])
+    for kind, key, revision, *_, body in rows:
+        old_revision, old = known.get((kind, key), (-1, None))
+        if revision > old_revision:
+            yield kind, key, old, msgspec.json.encode(body).decode()
+
+
+def _key(ref: str) -> str:
+    return msgspec.json.encode([ref]).decode()
 
 
 def _facts(db: sqlite3.Connection, question: FactQuestion, limit: int) -> Iterator[StoredFact]:
@@ -223,13 +275,12 @@ def _facts(db: sqlite3.Connection, question: FactQuestion, limit: int) -> Iterat
         yield StoredFact(id=number, fact=_read(kind, body), noted_ms=noted_ms, by=who, door=door)
 
 
-def _note_erased(db: sqlite3.Connection, ref: str, now_ms: int, by: str) -> bool:
+def _note_erased(db: sqlite3.Connection, ref: str, now_ms: int, by: str, door: AuditDoor) -> bool:
     with transaction(db):
-        return (
-            db.execute(
-                "UPDATE customers SET erased_ms = coalesce(erased_ms, ?), erased_by = coalesce(erased_by, ?) "
-                "WHERE ref = ?",
-                (now_ms, by, ref),
-            ).rowcount
-            > 0
-        )
+        known = db.execute(
+            "UPDATE customers SET erased_ms = coalesce(erased_ms, ?), erased_by = coalesce(erased_by, ?) WHERE ref = ?",
+            (now_ms, by, ref),
+        ).rowcount
+        if known:
+            batches.note(db, [("erased", _key(ref), None, None)], now_ms=now_ms, by=by, door=door)
+        return known > 0

@@ -69,6 +69,20 @@ async def test_a_table_says_which_of_its_programs_nobody_knows_and_so_does_readi
         assert (await r.ask("GET", "/v1/participation/dsgs"))["enrollment"] == "unknown"
 
 
+async def test_the_audit_trail_names_a_commit_and_the_commit_lists_what_it_changed() -> None:
+    async with rig() as r:
+        await imported(r, "enrollments", HOME, HOME | {"device": "home-01"})
+        [entry] = (await r.ask("GET", "/v1/audit?kind=facts_changed"))["entries"]
+        what = entry["what"]
+        assert (entry["door"], what["kinds"]) == ("rest", {"enrollment": 2})
+        first = await r.ask("GET", f"/v1/enrollment-changes/{what['batch']}?limit=1")
+        rest = await r.ask("GET", f"/v1/enrollment-changes/{what['batch']}?offset={first['next']}")
+        assert (first["sha256"], rest["next"]) == (what["sha256"], None)
+        found = [*first["changes"], *rest["changes"]]
+        assert [(one["key"][1], one["before"]) for one in found] == [("home-00", None), ("home-01", None)]
+        await r.ask("GET", "/v1/enrollment-changes/none", status=404)
+
+
 async def test_enrollments_come_page_by_page_and_by_program_or_subject() -> None:
     rows = [HOME | {"device": f"home-{n:02}"} for n in range(3)] + [HOME | {"program": "ra"}]
     async with rig() as r:

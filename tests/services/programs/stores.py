@@ -11,8 +11,10 @@ from gateway.domain.programs.enrollment import LeftOut
 from gateway.domain.programs.terms import ProgramTerms
 from gateway.domain.types import DeviceId
 from gateway.services.programs.enrollment import Enrollments
+from gateway.services.programs.fact_trail import FactTrail
 from gateway.storage.programs.facts import SqliteFacts
 from gateway.storage.programs.personal import SqlitePersonal
+from tests.builders.fakes import MemoryJournal
 
 KEY = Fernet.generate_key().decode()
 BASE = {
@@ -42,14 +44,17 @@ async def opened(
     utc_ms: int = JUNE_1,
     personal: bool = True,
     terms: Mapping[str, ProgramTerms] | None = None,
+    trail: MemoryJournal | None = None,
     program_of: Mapping[str, str] | None = None,
 ) -> AsyncIterator[tuple[Enrollments, ManualClock]]:
     clock = ManualClock(utc_ms=utc_ms)
     store = SqliteFacts(directory, clock=clock)
+    journal = trail or MemoryJournal()
     people = SqlitePersonal(directory, keys=[KEY]) if personal else None
     if people is not None:
         people.open()
-    service = Enrollments(store, people, clock=clock, terms=terms or {}, program_of=program_of or {})
+    told = FactTrail(store, journal, journal)
+    service = Enrollments(store, people, told, clock=clock, terms=terms or {}, program_of=program_of or {})
     store.load(service.book.add)
     try:
         yield service, clock
