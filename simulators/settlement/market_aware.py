@@ -3,7 +3,8 @@
     DC = sum(price * (kW - baseline)) / sum(price)        pay = max(0, DC) * rate
 
 Over the hours of Capacity and Test Capacity events of the local month. An hour without data counts as 0 kW. The floor
-is on the month. A price that is missing is anything between the month's lowest and highest price.
+is on the month. A price that is missing is anything between the lowest and the highest of the month, whatever the
+hour's kind.
 """
 
 from collections.abc import Sequence
@@ -60,8 +61,9 @@ def hour_start(day: date, hour_end: int, zone: str) -> datetime:
 def month(hours: Sequence[Hour], baseline_kw: Exact) -> Month:
     """A month from its hours; hours of other kinds of events are passed over."""
     counted = [hour for hour in hours if hour.event_type in COUNTED]
+    seen = [hour.price for hour in hours if hour.price is not None]
     known = [hour.price for hour in counted if hour.price is not None]
-    if not known:
+    if not seen:
         return Month(capacity_kw=None, least_kw=None, most_kw=None, hours=len(counted))
     missing = [hour for hour in counted if hour.price is None]
     if not missing:
@@ -70,7 +72,7 @@ def month(hours: Sequence[Hour], baseline_kw: Exact) -> Month:
     # a ratio of two linear functions is extreme at a corner
     found = [
         _weighted([*(hour for hour in counted if hour.price is not None), *missing], [*known, *corner], baseline_kw)
-        for corner in product((min(known), max(known)), repeat=len(missing))
+        for corner in product((min(seen), max(seen)), repeat=len(missing))
     ]
     sure = [one for one in found if one is not None]
     whole = len(sure) == len(found)
