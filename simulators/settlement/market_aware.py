@@ -86,7 +86,7 @@ def month(hours: Sequence[Hour], baseline_kw: Exact) -> Month:
 
 def _weighted(hours: Sequence[Hour], prices: Sequence[Exact], baseline_kw: Exact) -> Exact | None:
     weight = sum(prices, Exact(0))
-    if weight == 0:
+    if weight <= 0:
         return None
     above = (
         price * ((hour.net_kw if hour.net_kw is not None else Exact(0)) - baseline_kw)

@@ -23,7 +23,7 @@ RATES = {5: "8.775", 6: "9.074", 7: "16.380", 8: "17.550", 9: "18.720", 10: "10.
 KINDS = ("Capacity", "Test Capacity", "Test Non-Capacity", "Energy-Only")
 days = st.sampled_from([date(2025, m, d) for m in RATES for d in range(1, monthrange(2025, m)[1] + 1)])
 kw = st.none() | st.decimals(-6, 12, places=3)
-prices = st.none() | st.decimals("0.5", 900, places=5)
+prices = st.none() | st.decimals("-20", 900, places=5)
 
 
 @st.composite
