@@ -23,6 +23,7 @@ from gateway.api.routes.health import HealthRoutes
 from gateway.api.routes.leap import LeapRoutes, LeapUploads
 from gateway.api.routes.leap_dispatch import LeapDispatch, LeapDispatchRoutes
 from gateway.api.routes.leap_signal import LeapSignalRoutes
+from gateway.api.routes.outbox import OutboxRoutes
 from gateway.api.routes.programs import ProgramRoutes
 from gateway.api.routes.raw import RawRoutes
 from gateway.api.routes.telemetry import Telemetry, TelemetryRoutes
@@ -40,6 +41,7 @@ from gateway.services.devices.registry import DeviceRegistry
 from gateway.services.events.intake import Dispatcher
 from gateway.services.programs.eligibility import Eligibility
 from gateway.services.programs.enrollment import Enrollments
+from gateway.services.programs.outbox import ChangeOutbox
 from gateway.services.telemetry.history import History
 from gateway.services.telemetry.raw import RawMessages
 from gateway.signals.webhook.door import WebhookDoor
@@ -90,6 +92,7 @@ class Parts:
     participation: ParticipationView
     eligibility: Eligibility
     webhooks: WebhookDoor
+    outbox: ChangeOutbox
     registry: Metrics
     readiness: Callable[[], Readiness]
     door: Doorway
@@ -118,6 +121,7 @@ def make_app(parts: Parts) -> web.Application:
         ProgramRoutes(parts.programs, parts.clock),
         EnrollmentRoutes(parts.enrollments, parts.participation, parts.eligibility, parts.clock),
         WebhookRoutes(parts.webhooks),
+        OutboxRoutes(parts.outbox),
         AuditRoutes(parts.audit),
         HealthRoutes(parts.registry, parts.readiness),
     )

@@ -17,6 +17,7 @@ from gateway.api.routes.health import HealthRoutes
 from gateway.api.routes.leap import LeapRoutes
 from gateway.api.routes.leap_dispatch import LeapDispatchRoutes
 from gateway.api.routes.leap_signal import LeapSignalRoutes
+from gateway.api.routes.outbox import OutboxRoutes
 from gateway.api.routes.programs import ProgramRoutes
 from gateway.api.routes.raw import RawRoutes
 from gateway.api.routes.telemetry import TelemetryRoutes
@@ -35,6 +36,7 @@ ROUTES: tuple[RestRoute, ...] = (
     *ProgramRoutes.ROUTES,
     *EnrollmentRoutes.ROUTES,
     *WebhookRoutes.ROUTES,
+    *OutboxRoutes.ROUTES,
     *HealthRoutes.ROUTES,
 )
 

@@ -32,6 +32,7 @@ from gateway.app.control import control_parts
 from gateway.app.last_runs import LastRuns, noted_run
 from gateway.app.leap import leap_signal
 from gateway.app.offline import Transports, locked
+from gateway.app.outbox import outbox
 from gateway.app.parts import RunningParts
 from gateway.app.programs import enrollments
 from gateway.app.readiness import ReadinessWatch
@@ -310,6 +311,7 @@ async def _build(settings: Settings, clock: SteadyClock, parts: RunningParts, la
             days=settings.intervals.keep_days,
         ),
         webhooks=hooks,
+        outbox=await outbox(settings, enrollments=enrolled, clock=clock, journal=journal, parts=parts),
         registry=parts.metrics(),
         readiness=readiness.now,
         door=doorway(access, clock, settings.http.host, refusals),

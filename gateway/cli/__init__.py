@@ -65,6 +65,10 @@ class CommandLine(LazyGroup):
             module="gateway.cli.leap", group="leap",
             help="The aggregator: what it has confirmed, uploads, dispatch, webhooks.",
         ),
+        "outbox": Named(
+            module="gateway.cli.outbox", group="outbox",
+            help="Changes at the aggregator: proposed, approved, sent, read back.",
+        ),
         "webhooks": Named(
             module="gateway.cli.webhooks", group="webhooks",
             help="Peers that send events by webhook, and their messages.",

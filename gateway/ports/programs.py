@@ -136,5 +136,10 @@ class PersonalStore(Protocol):
         """Of which of these customers there is personal data. Raises StorageError."""
         ...
 
+    async def reveal(self, ref: str) -> Mapping[str, str] | None:
+        """The personal data of a customer, None if there is none: for the peer that demands it, and for nobody else.
+        Raises StorageError, CorruptState."""
+        ...
+
 
 LoadFact = Callable[[Fact], object]

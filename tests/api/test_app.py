@@ -48,6 +48,7 @@ from gateway.services.devices.registry import DeviceRegistry
 from gateway.services.programs.eligibility import Eligibility
 from gateway.services.programs.enrollment import Enrollments
 from gateway.services.programs.fact_trail import FactTrail
+from gateway.services.programs.outbox import ChangeOutbox
 from gateway.services.programs.participation import ProgramParticipation
 from gateway.services.programs.terms import program_terms
 from gateway.services.settings import EligibilitySettings, ProgramSettings
@@ -57,6 +58,7 @@ from gateway.signals.webhook.door import WebhookDoor
 from gateway.signals.webhook.loader import WebhookPeer, load_webhooks
 from gateway.storage.interval_log.query import IntervalQueries
 from gateway.storage.programs.facts import SqliteFacts
+from gateway.storage.programs.outbox import SqliteOutbox
 from gateway.storage.programs.personal import SqlitePersonal
 from gateway.storage.raw_messages import RawStore
 from gateway.storage.replay import ReplayStore
@@ -116,6 +118,15 @@ def hooks(folder: Path, world: World, events: DispatchView) -> Iterator[WebhookD
     finally:
         inbox.close()
         replays.close()
+
+
+@contextmanager
+def outbox_in(folder: Path) -> Iterator[SqliteOutbox]:
+    store = SqliteOutbox(folder)
+    try:
+        yield store
+    finally:
+        store.close()
 
 
 @asynccontextmanager
@@ -224,6 +235,9 @@ async def rig(
             clock=world.clock,
         ),
         webhooks=stack.enter_context(hooks(folder, world, events)),
+        outbox=ChangeOutbox(
+            stack.enter_context(outbox_in(folder)), None, clock=world.clock, journal=world.journal, meters=lambda: 0
+        ),
         registry=registry([lambda: [Sample(name="gateway_x", help="X.", value=1)]], []),
         readiness=lambda: Readiness(ready=not reasons, reasons=reasons, warnings=warnings),
         door=Doorway(callers=lambda: known, clock=world.clock, refusals=refusals, exposed=exposed),

@@ -144,6 +144,13 @@ def requests(r: Rig) -> dict[tuple[str, str], list[Asked]]:
         ("GET", "/v1/programs"): [("/v1/programs", {}, 200)],
         ("GET", "/v1/programs/{id}"): [("/v1/programs/ct-ess", {}, 200)],
         ("GET", "/v1/programs/{id}/allowed"): [("/v1/programs/dsgs-option3/allowed", {"params": season}, 200)],
+        ("GET", "/v1/outbox"): [("/v1/outbox", {"params": page}, 200)],
+        ("POST", "/v1/outbox"): [
+            ("/v1/outbox", {"json": {"kind": "meter", "rows": [{"subject": "m-1", "after": {"a": 1}}] * ROWS}}, 400)
+        ],
+        ("POST", "/v1/outbox/approvals"): [("/v1/outbox/approvals", {"json": {"rows": [*range(ROWS)]}}, 403)],
+        ("POST", "/v1/outbox/withdrawals"): [("/v1/outbox/withdrawals", {"json": {"rows": [*range(ROWS)]}}, 400)],
+        ("POST", "/v1/outbox/runs"): [("/v1/outbox/runs", {"json": {"kind": "meter"}}, 200)],
         ("POST", "/v1/signals/webhook/{name}"): [
             (
                 "/v1/signals/webhook/voltus",

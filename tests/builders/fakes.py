@@ -40,6 +40,7 @@ from gateway.domain.journal.changes import (
     ExclusionLifted,
     ExclusionSet,
     FactsChanged,
+    OutboxChanged,
     PriorRestored,
     PriorSaved,
     Quarantined,
@@ -372,7 +373,7 @@ class _Memory:
 
     def _take_past(self, change: Change) -> None:
         match change:
-            case RawDiscarded() | FactsChanged():
+            case RawDiscarded() | FactsChanged() | OutboxChanged():
                 pass
             case EventWithdrawn(event=event, by=by):
                 self.withdrawn[event] = by

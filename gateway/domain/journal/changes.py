@@ -204,6 +204,20 @@ class FactsChanged:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OutboxChanged:
+    """Somebody proposed changes at the aggregator, gave leave to them, sent them or took them back (`action`): of which
+    meters (`names`), and which rows of the outbox. `write`: what is changed there."""
+
+    action: str
+    write: str
+    names: tuple[str, ...]
+    numbers: tuple[int, ...]
+    by: str = field(default="", compare=False)
+    door: AuditDoor = field(default=AuditDoor.GATEWAY, compare=False)
+    seq: int = field(default=UNNUMBERED, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TakenBack:
     """Owners took devices back from an event, at `at_ms` (UTC): see `take_backs`."""
 
@@ -309,6 +323,7 @@ Change = (
     | Trusted
     | RawDiscarded
     | FactsChanged
+    | OutboxChanged
     | TakenBack
     | TakeBackOver
     | ControlTaken

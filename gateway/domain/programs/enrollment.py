@@ -150,10 +150,12 @@ class _ByMeter:
 
 
 class EnrollmentBook:
-    """All facts, as columns. `version` grows with every fact that changes something, `subjects` with every subject."""
+    """All facts, as columns. `version` grows with every fact that changes something, `subjects` with every subject;
+    `meters`: how many of them are meters of the aggregator."""
 
     def __init__(self) -> None:
         self.version = 0
+        self.meters = 0
         self._number_of: dict[Subject, int] = {}
         self._devices: dict[str, int] = {}
         self._customers: dict[str, int] = {}
@@ -306,6 +308,7 @@ class EnrollmentBook:
         number = self._number_of.setdefault(subject, len(self._number_of))
         if number == len(self._names):
             self._names.append(subject.id)
+            self.meters += subject.kind is SubjectKind.LEAP_METER
         if subject.kind is SubjectKind.DEVICE:
             self._devices[subject.id] = number
         return number

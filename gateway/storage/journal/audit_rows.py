@@ -26,6 +26,7 @@ from gateway.domain.journal.changes import (
     ExclusionLifted,
     ExclusionSet,
     FactsChanged,
+    OutboxChanged,
     PriorRestored,
     PriorSaved,
     Quarantined,
@@ -156,6 +157,10 @@ _EACH: dict[type, tuple[str, Callable[[Any], dict[str, Any]]]] = {
     Quarantined: ("quarantined", lambda c: {"reason": c.reason, **_named(c.names)}),
     Trusted: ("trusted", lambda c: {"reason": c.reason, **_named(c.names)}),
     FactsChanged: ("facts_changed", lambda c: {"noted_ms": c.noted_ms, **c.body}),
+    OutboxChanged: (
+        "outbox_changed",
+        lambda c: {"action": c.action, "write": c.write, "rows": list(c.numbers[:NAMED_IN_AUDIT]), **_named(c.names)},
+    ),
     RawDiscarded: ("raw_discarded", lambda c: {"reason": c.reason, "messages": c.messages, **_named(c.names)}),
     EpochRaised: ("epoch_raised", lambda c: {"epoch": c.epoch}),
     TakenBack: ("taken_back", lambda c: {"event": c.event, **_named(c.devices)}),

@@ -30,6 +30,7 @@ from gateway.domain.journal.changes import (
     ExclusionLifted,
     ExclusionSet,
     FactsChanged,
+    OutboxChanged,
     PriorRestored,
     PriorSaved,
     Quarantined,
@@ -319,6 +320,7 @@ WRITE: dict[type, Any] = {
     Trusted: _trusted,
     FactsChanged: _only_audited,
     RawDiscarded: _only_audited,
+    OutboxChanged: _only_audited,
     PriorSaved: _prior_saved,
     PriorRestored: _prior_restored,
 }
