@@ -4,6 +4,7 @@ changed, taken out or put in breaks the chain from there on.
 The rows at the end can be cut off without a trace in the file, and whoever can write it can write all of it anew: who
 keeps a head (the hash of the newest row) outside of it finds out, see `verify`. Rows of releases before have no hash
 and are counted apart; the oldest rows are dropped once there are too many, and the hash of the last of those is kept.
+Release 0.1 drops rows without keeping it: `begin` takes up the chain behind what it dropped.
 """
 
 import hashlib
@@ -26,6 +27,20 @@ BEGINNING = "0" * 64
 PART = 2_000
 
 
+def begin(db: sqlite3.Connection) -> None:
+    """Call at a start, in a transaction. Where a release that does not know the chain wrote last, it dropped as many of
+    the oldest rows as it wrote, at most, and the hash before the oldest that is left is gone: that row goes after them,
+    as it would with the next change, and its hash is kept. What else is missing stays so."""
+    oldest = db.execute("SELECT id, hash FROM audit ORDER BY id LIMIT 1").fetchone()
+    chained = db.execute("SELECT max(id) FROM audit WHERE hash IS NOT NULL").fetchone()[0]
+    if oldest is None or oldest[1] is None or chained is None:
+        return
+    (written,) = db.execute("SELECT count(*) FROM audit WHERE id > ?", (chained,)).fetchone()
+    (dropped,) = db.execute("SELECT coalesce((SELECT id FROM audit_dropped), 0)").fetchone()
+    if 0 < oldest[0] - dropped - 1 <= written:
+        _drop(db, oldest[0])
+
+
 def append(db: sqlite3.Connection, now_ms: int, rows: Sequence[Row]) -> None:
     """Add rows behind the newest, within a transaction."""
     if not rows:
@@ -46,7 +61,11 @@ def trim(db: sqlite3.Connection, most: int) -> None:
     found = db.execute("SELECT (SELECT max(id) FROM audit), (SELECT min(id) FROM audit)").fetchone()
     if found[0] is None or found[0] - found[1] < most:
         return
-    last = found[0] - most
+    _drop(db, found[0] - most)
+
+
+def _drop(db: sqlite3.Connection, last: int) -> None:
+    """Drop the rows up to this one, and keep the newest hash among them."""
     db.execute(
         "INSERT OR REPLACE INTO audit_dropped SELECT 1, id, hash FROM audit WHERE id <= ? AND hash IS NOT NULL "
         "ORDER BY id DESC LIMIT 1",

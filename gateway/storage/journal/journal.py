@@ -206,6 +206,7 @@ class SqliteJournal(Part):
                 placements.begin(db)
                 sequences.begin(db)
                 past_events.begin(db)
+                audit_chain.begin(db)
             return state
         except sqlite3.OperationalError as error:
             raise StorageError(f"{self.path}: {error}") from error

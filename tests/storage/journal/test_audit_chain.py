@@ -117,6 +117,58 @@ async def test_rows_of_a_release_before_are_counted_and_the_chain_begins_behind_
     assert (found.broken, found.rows, found.unchained, found.first) == (None, 11, 5, 100)
 
 
+def by_the_release_before(path: Path, count: int, most: int = 50) -> None:
+    """Rows as release 0.1 writes them, which drops the oldest ones."""
+    with closing(sqlite3.connect(path)) as db:
+        for _ in range(count):
+            db.execute("INSERT INTO audit (utc_ms, kind, body) VALUES (7, 'stop_all', '{}')")
+            db.execute("DELETE FROM audit WHERE id <= (SELECT max(id) FROM audit) - ?", (most,))
+        db.commit()
+
+
+@pytest.mark.parametrize("count", [1, 5, 49, 50, 60])
+@pytest.mark.parametrize("before", [30, 50, 80])
+async def test_full_trail_that_a_release_before_wrote_on_is_whole_at_the_next_start(
+    tmp_path: Path, before: int, count: int
+) -> None:
+    path = tmp_path / "journal.sqlite"
+    first = Trail(path)
+    await several(first, before)
+    first.store.close()
+    first.journal.close()
+    by_the_release_before(path, count)
+    again = Trail(path)
+    found = await again.store.chain()
+    assert (found.broken, found.unchained) == (None, min(count, 50))
+    kept = found.head
+    assert (await several(again, 3)).broken is None
+    assert (await again.store.chain(kept)).broken is None or count > 45
+    # and what somebody takes out then is missed
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript("DELETE FROM audit WHERE id = (SELECT min(id) FROM audit WHERE hash IS NOT NULL)")
+    again.store.close()
+    again.journal.close()
+    last = Trail(path)
+    assert (await last.store.chain()).broken is not None
+    last.store.close()
+    last.journal.close()
+
+
+async def test_more_than_a_release_before_can_have_dropped_is_missed(tmp_path: Path) -> None:
+    path = tmp_path / "journal.sqlite"
+    first = Trail(path)
+    await several(first, 50)
+    first.store.close()
+    first.journal.close()
+    by_the_release_before(path, 3)
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript("DELETE FROM audit WHERE id <= 4")
+    again = Trail(path)
+    assert (await again.store.chain()).broken is not None
+    again.store.close()
+    again.journal.close()
+
+
 @settings(max_examples=30, deadline=None)
 @given(
     sizes=st.lists(st.integers(0, 7), max_size=20),
