@@ -25,12 +25,14 @@ from gateway.api.routes.leap_dispatch import LeapDispatch, LeapDispatchRoutes
 from gateway.api.routes.leap_signal import LeapSignalRoutes
 from gateway.api.routes.outbox import OutboxRoutes
 from gateway.api.routes.programs import ProgramRoutes
+from gateway.api.routes.rates import RateRoutes
 from gateway.api.routes.raw import RawRoutes
 from gateway.api.routes.telemetry import Telemetry, TelemetryRoutes
 from gateway.api.routes.webhooks import WebhookRoutes
 from gateway.api.views.dispatch import DispatchView
 from gateway.api.views.participation import ParticipationView
 from gateway.api.views.programs import ProgramView
+from gateway.api.views.rates import RateView
 from gateway.clock import Clock
 from gateway.domain.errors import InvalidInput, PeerBusy, StorageError
 from gateway.observability.metrics import Metrics, Sample, counter
@@ -89,6 +91,7 @@ class Parts:
     raw: RawMessages
     programs: ProgramView
     enrollments: Enrollments
+    rates: RateView
     participation: ParticipationView
     eligibility: Eligibility
     webhooks: WebhookDoor
@@ -120,6 +123,7 @@ def make_app(parts: Parts) -> web.Application:
         RawRoutes(parts.raw),
         ProgramRoutes(parts.programs, parts.clock),
         EnrollmentRoutes(parts.enrollments, parts.participation, parts.eligibility, parts.clock),
+        RateRoutes(parts.rates),
         WebhookRoutes(parts.webhooks),
         OutboxRoutes(parts.outbox),
         AuditRoutes(parts.audit),

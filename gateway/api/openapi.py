@@ -19,6 +19,7 @@ from gateway.api.routes.leap_dispatch import LeapDispatchRoutes
 from gateway.api.routes.leap_signal import LeapSignalRoutes
 from gateway.api.routes.outbox import OutboxRoutes
 from gateway.api.routes.programs import ProgramRoutes
+from gateway.api.routes.rates import RateRoutes
 from gateway.api.routes.raw import RawRoutes
 from gateway.api.routes.telemetry import TelemetryRoutes
 from gateway.api.routes.webhooks import WebhookRoutes
@@ -35,6 +36,7 @@ ROUTES: tuple[RestRoute, ...] = (
     *RawRoutes.ROUTES,
     *ProgramRoutes.ROUTES,
     *EnrollmentRoutes.ROUTES,
+    *RateRoutes.ROUTES,
     *WebhookRoutes.ROUTES,
     *OutboxRoutes.ROUTES,
     *HealthRoutes.ROUTES,

@@ -27,6 +27,7 @@ from gateway.api.app import Parts, QuietPeers
 from gateway.api.views.fleet import FleetView
 from gateway.api.views.participation import ParticipationView
 from gateway.api.views.programs import ProgramView
+from gateway.api.views.rates import RateView
 from gateway.app.access import Access
 from gateway.app.control import control_parts
 from gateway.app.last_runs import LastRuns, noted_run
@@ -295,6 +296,9 @@ async def _build(settings: Settings, clock: SteadyClock, parts: RunningParts, la
             dispatcher=dispatch.dispatcher, clock=clock, envelope=lambda: control.newest.envelope, programs=programs
         ),
         enrollments=enrolled,
+        rates=RateView(
+            enrollments=enrolled, clock=clock, programs={name: one.program for name, one in programs.items()}
+        ),
         participation=ParticipationView(
             fleet=fleet,
             dispatcher=dispatch.dispatcher,

@@ -59,6 +59,22 @@ def enrollments_show(
     show([{name: row[name] for name in shown} for row in found["enrollments"]], of="enrollments")
 
 
+@enrollments.command("rates")
+def enrollments_rates(
+    name: Annotated[str, typer.Argument(help="a device, or a meter of the aggregator")],
+    on: Annotated[str | None, typer.Option("--on", help="the local day of the event; else today")] = None,
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Show which rate an enrollment is paid by for an event on a day, or why there is none."""
+    found = ask(url, ops.SHOW_RATES, _query(on=on), id=name)
+    if as_json:
+        out.print_json(data=found)
+        return
+    shown = ("program", "on", "version", "enrolled", "year", "rate", "amount", "currency", "unit", "evidence", "reason")
+    show([{key: row[key] for key in shown} for row in found["rates"]], of="rates")
+
+
 @enrollments.command("participation")
 def enrollments_participation(
     program: str, url: Url = DEFAULT_URL, offset: Offset = 0, limit: Limit = 100, as_json: AsJson = False

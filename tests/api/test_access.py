@@ -62,6 +62,7 @@ TABLE = {
     "GET /v1/enrollments": "read",
     "POST /v1/enrollments": "programs",
     "GET /v1/enrollments/{id}": "read",
+    "GET /v1/enrollments/{id}/rates": "read",
     "GET /v1/participation/{id}": "read",
     "GET /v1/eligibility/{id}": "read",
     "GET /v1/deadlines": "read",

@@ -29,6 +29,7 @@ from gateway.api.views.dispatch import DispatchView
 from gateway.api.views.fleet import FleetView
 from gateway.api.views.participation import ParticipationView
 from gateway.api.views.programs import ProgramView
+from gateway.api.views.rates import RateView
 from gateway.app.webhooks import newest_in
 from gateway.clock import Clock, ManualClock
 from gateway.domain.access import EVERY_SCOPE, Caller
@@ -220,6 +221,7 @@ async def rig(
             programs=programs,
         ),
         enrollments=enrollments,
+        rates=RateView(enrollments=enrollments, clock=world.clock, programs=rules),
         participation=ParticipationView(
             fleet=world.fleet,
             dispatcher=world.dispatcher,

@@ -124,6 +124,7 @@ def requests(r: Rig) -> dict[tuple[str, str], list[Asked]]:
         ("POST", "/v1/enrollments"): [("/v1/enrollments", table | {"data": homes(BASE)}, 200)] * 2,
         ("GET", "/v1/enrollments"): [("/v1/enrollments", {"params": page}, 200)],
         ("GET", "/v1/enrollments/{id}"): [("/v1/enrollments/home-7", {}, 200)],
+        ("GET", "/v1/enrollments/{id}/rates"): [("/v1/enrollments/home-7/rates", {}, 200)],
         ("GET", "/v1/participation/{id}"): [("/v1/participation/dsgs", {"params": page}, 200)],
         ("GET", "/v1/eligibility/{id}"): [("/v1/eligibility/test", {"params": {"limit": "100"}}, 200)],
         ("GET", "/v1/enrollment-changes/{id}"): [("/v1/enrollment-changes/none", {}, 404)],
