@@ -165,8 +165,9 @@ def _refusals(
 
 
 def _stuck(live: LiveColumns, slots: Slots, since: _Since) -> None:
-    """Add up energy moved while the SoC stays the same."""
-    moved_wh = since.out_wh + since.into_wh
+    """Add up energy moved while the SoC stays the same. What goes into a battery at 100 % shows in no SoC."""
+    into_wh = since.into_wh * ~(since.soc_pct >= 100)
+    moved_wh = since.out_wh + into_wh
     moved_wh = moved_wh * (np.abs(since.battery_w) > TRICKLE_PART * since.rated_w)
     soc_pct = live.soc_pct[slots]
     same = np.isnan(soc_pct) | (soc_pct.astype(np.float32) == since.soc_pct)

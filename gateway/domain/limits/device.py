@@ -58,9 +58,13 @@ def not_writable(out: Side, into: Side, snapshot: Snapshot, params: LimitParams,
     """Forbid both directions where a device cannot be dispatched; returns the devices that must not be written."""
     plate, live, exclusions = snapshot.nameplate, snapshot.live, snapshot.control.exclusions
     step_pct = np.where(live.soc_step_pct > 0, live.soc_step_pct, params.soc_step_pct)
-    stuck = live.moved_wh > params.stuck_steps * step_pct * plate.capacity_wh / 100
-    # a full battery that takes a trickle stays at 100 %
-    stuck &= (live.soc_pct < 100) | (live.battery_w > 0)
+    tolerated_pct = params.stuck_steps * step_pct
+    # a SoC that was wrong stands at 100 % until it is right again, a full battery that takes a trickle at all times
+    full = live.soc_pct >= 100
+    if full.any():
+        tolerated_pct = np.where(full, np.fmax(tolerated_pct, plate.soc_uncertainty_pct + step_pct), tolerated_pct)
+    stuck = live.moved_wh > tolerated_pct * plate.capacity_wh / 100
+    stuck &= ~full | (live.battery_w > 0)
     free = snapshot.control.authority == int(Authority.DEVICE)
     causes: Causes = (
         (stale | np.isnan(live.soc_pct), Reason.STALE),

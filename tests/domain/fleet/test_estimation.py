@@ -218,6 +218,16 @@ def test_observe_trickle_is_not_counted_as_movement() -> None:
     assert one.live.moved_wh[0] == 0
 
 
+@pytest.mark.fault("F25")
+def test_observe_what_a_full_battery_takes_is_not_counted_and_what_it_gives_then_is() -> None:
+    one = One().says(battery_w=-1_500, soc_pct=99).says(after_s=60, battery_w=-1_500, soc_pct=100)
+    for _ in range(60):
+        one.says(after_s=60, battery_w=-1_500, soc_pct=100)
+    assert one.live.moved_wh[0] == 0
+    one.says(after_s=60, battery_w=3_600, soc_pct=100)
+    assert one.says(after_s=100, battery_w=3_600, soc_pct=100).live.moved_wh[0] == pytest.approx(100)
+
+
 # -- what owners and people on the spot have said ----------------------------------------------------------------
 
 

@@ -183,6 +183,13 @@ def test_limits_energy_moved_within_a_few_steps_is_not_stuck(columns: dict[str, 
     assert limits(**columns).controllable[0]
 
 
+@pytest.mark.fault("F25")
+@pytest.mark.parametrize(("moved_wh", "steerable"), [(301, True), (599, True), (601, False)])
+def test_limits_full_battery_that_gives_may_have_been_as_unsure_as_its_product(moved_wh: int, steerable: bool) -> None:
+    found = limits(moved_wh=moved_wh, soc_pct=100, soc_uncertainty_pct=5.0, battery_w=2_000)
+    assert bool(found.controllable[0]) is steerable
+
+
 def test_limits_fault_forbids_and_narrows_at_once() -> None:
     found = limits(faults=4, setpoint_w=2000)
     assert Reason.FAULT in out(found)[1]
