@@ -35,13 +35,15 @@ class Batteries:
     remote mode the firmware itself stops discharging at the reserve.
     """
 
-    def __init__(self, homes: Homes, *, time_s: float = 64_800.0, guard: bool = True) -> None:
+    def __init__(
+        self, homes: Homes, *, time_s: float = 64_800.0, guard: bool = True, curves: Curves | None = None
+    ) -> None:
         n = len(homes)
         rng = np.random.default_rng([homes.seed, 3])
         self.homes = homes
         self.guard = guard
         self.time_s = time_s
-        self._curves = Curves(load_base_w=homes.load_base_w, pv_peak_w=homes.pv_peak_w, seed=homes.seed)
+        self._curves = curves or Curves(load_base_w=homes.load_base_w, pv_peak_w=homes.pv_peak_w, seed=homes.seed)
         self._site = homes.site_index
         self._share = homes.discharge_w_max / self._per_site(homes.discharge_w_max)[self._site]
         self._coupled = np.isfinite(homes.inverter_w_max)

@@ -9,6 +9,7 @@ import pytest
 from tests.bench import (
     allocate,
     csv,
+    dsgs_season,
     edge,
     fanout,
     ingest,
@@ -25,12 +26,13 @@ from tests.bench import (
     track,
 )
 from tests.bench.rig import PACKAGES, aim, percentile
+from tests.bench.season import evenings, season_homes
 
 
 @pytest.fixture(autouse=True)
 def unpinned(monkeypatch: pytest.MonkeyPatch) -> None:
     """Benches keep to one core; the tests after them must not."""
-    for bench in (allocate, csv, fanout, ingest, mixed, modbus, paced, tick, track):
+    for bench in (allocate, csv, dsgs_season, fanout, ingest, mixed, modbus, paced, tick, track):
         monkeypatch.setattr(bench, "pin", lambda: None)
 
 
@@ -136,6 +138,16 @@ async def test_season_market_few_events_are_all_carried_out_and_recorded() -> No
     (size,) = check(await season_market.run(quick=True, events=30), "season-market", {"growth_x"}, aims)
     assert (size["refused"], size["without_record"], size["unknown"]) == (0, 0, 0)
     assert min(size["rows_told"], size["bytes_on_disk"], size["stretch_ms"]) > 0
+
+
+@pytest.mark.deep
+async def test_dsgs_season_one_evening_is_judged_for_both_ways_to_keep_energy() -> None:
+    ratios, aims = {"optimum_pct", "true_soc_pct", "unbound_pct"}, {"optimum_pct", "refused", "problems"}
+    found = await dsgs_season.run(quick=True, events=evenings()[1:2], homes=season_homes(2))
+    sizes = check(found, "dsgs-season", ratios, aims)
+    assert [(size["keep_h"], size["refused"], size["problems"]) for size in sizes] == [(5.0, [], []), (24.0, [], [])]
+    assert all(set(size["lost_pct"]) == {"prices", "keeping", "tracking"} for size in sizes)
+    assert sizes[1]["demonstrated_kw"]["05"] >= sizes[0]["demonstrated_kw"]["05"]
 
 
 @pytest.mark.fault("F7")

@@ -22,6 +22,7 @@ from gateway.domain.fleet.device import Device
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.journal.changes import ReserveChanged
 from gateway.domain.readings import ReadingBatch
+from gateway.domain.rules.program import GridProgram
 from gateway.domain.types import DeviceId, EventId
 from gateway.links.mqtt.messages import MqttLink, MqttLinkSettings
 from gateway.profiles.compile import Codec
@@ -30,6 +31,7 @@ from gateway.services.control.loop import ControlLoop
 from gateway.services.control.queries import ControlQueries
 from gateway.services.devices.registry import DeviceRegistry
 from gateway.services.events.intake import Dispatcher
+from gateway.services.events.program_rules import ProgramRules
 from gateway.services.runtime.clock_guard import ClockGuard
 from gateway.services.runtime.fleet_clock import FleetClock
 from gateway.services.settings import ControlSettings, MaintenanceSettings, ProgramSettings
@@ -136,15 +138,16 @@ def registered(homes: Homes) -> list[Device]:
 
 @dataclass
 class Street:
-    """`clock` is the gateway's machine, `now_ms` the devices' time, which nothing moves but `go`. `asked`: from and
-    until (UTC ms of the gateway) when each event that was accepted may be carried out; `out_since_ms` who opted out,
-    and when; `problems` the invariants that were broken, in words; `edits` what the firmware of a home changes in its
-    live messages; `dead_s` how late the batteries act."""
+    """`clock` is the gateway's machine, `now_ms` the devices' time, which nothing moves but `go`. `rules`: the
+    grid programs that it knows. `asked`: from and until (UTC ms of the gateway) when each event that was accepted may
+    be carried out; `out_since_ms` who opted out, and when; `problems` the invariants that were broken, in words;
+    `edits` what the firmware of a home changes in its live messages; `dead_s` how late the batteries act."""
 
     homes: Homes
     settings: ControlSettings = SETTINGS
     programs: Mapping[str, ProgramSettings] = field(default_factory=dict)
-    physics: type[Batteries] = Batteries
+    rules: Mapping[str, GridProgram] = field(default_factory=dict)
+    physics: Callable[..., Batteries] = Batteries
     clock: ManualClock = field(default_factory=lambda: ManualClock(utc_ms=START_MS))
     journal: MemoryJournal = field(default_factory=MemoryJournal)
     devices: Devices = field(init=False)
@@ -158,18 +161,18 @@ class Street:
     dead_s: float = 0.0
 
     def __post_init__(self) -> None:
-        self.devices = Devices(self.homes, self.physics(self.homes, guard=False), now_ms=START_MS)
+        self.devices = Devices(self.homes, self.physics(self.homes, guard=False), now_ms=self.now_ms)
         self._index = {topic: i for i, topic in enumerate(self.devices.topics.command)}
         n = len(self.homes)
         self._answers: list[Outgoing] = []
         self._seen = 0
         self._newest = np.zeros(n, dtype=np.int64)
-        self._heard_ms = np.full(n, START_MS, dtype=np.int64)
+        self._heard_ms = np.full(n, self.now_ms, dtype=np.int64)
         self._silent_s = np.full(n, 1e6)
         self._unresponsive_until_ms = np.zeros(n)
         self._since_s: dict[str, Floats] = {}
         self._unsure_outs: set[int] = set()
-        self._may_ms = START_MS
+        self._may_ms = self.now_ms
         self.start()
 
     # -- the gateway -----------------------------------------------------------------------------------------
@@ -190,8 +193,9 @@ class Street:
         self.wire: Wire = self.link.control  # type: ignore[assignment]
         self.wire.deliver = self._delivered
         self.dispatcher = Dispatcher(
-            self.settings, fleet=self.fleet, journal=self.journal, clock=self.time, programs=self.programs
-        )
+            self.settings, fleet=self.fleet, journal=self.journal, clock=self.time, programs=self.programs,
+            rules=ProgramRules(self.rules, settings=self.programs),
+        )  # fmt: skip
         self.dispatcher.load(remembered)
         self.fleet_clock = FleetClock(self.time, self.link.skew)
         self.control = ControlLoop(
@@ -307,9 +311,10 @@ class Street:
     # -- what the platform and owners do ---------------------------------------------------------------------
 
     async def submit(
-        self, name: str = "e", *, in_s: float = 0.0, s: float | None, target: Target, **other: Any
+        self, name: str = "e", *, in_s: float = 0.0, s: float | None, target: Target, kept_s: float = 0.0, **other: Any
     ) -> Answer:
-        """An event to everybody from `in_s` on for `s` seconds; None: until further notice."""
+        """An event to everybody from `in_s` on for `s` seconds; None: until further notice. `kept_s`: how long before
+        it the gateway may keep energy for it."""
         start_ms = self.time.now().utc_ms + round(in_s * 1000)
         end_ms = OPEN_MS if s is None else start_ms + round(s * 1000)
         asked: dict[str, Any] = {
@@ -319,7 +324,8 @@ class Street:
         }  # fmt: skip
         answer = await self.dispatcher.submit(EventRequest(**(asked | other)))
         if answer.outcome is Outcome.ACCEPTED:
-            self.asked.setdefault(answer.id, []).append((start_ms, end_ms))
+            from_ms = start_ms - round(1000 * kept_s)
+            self.asked.setdefault(answer.id, []).append((from_ms, end_ms))
         return answer
 
     async def cancel(self, name: str) -> None:

@@ -1,0 +1,89 @@
+"""DSGS season: what homes demonstrate with day-ahead notice, over what a clairvoyant would have got out of them.
+
+The public event hours and prices of May to October 2025 at simulated homes with PV, loads and batteries of many sizes
+under clear, broken and dark skies. The control core gets each event at 15:00 of the day before, keeps energy for so
+long before it, and gives "the most" to its end; firmware, meters and batteries are simulated. Demonstrated capacity is
+the program's: weighted by the hourly price, less the prescriptive baseline, at least 0 per home and month. In one size
+the program keeps energy as long as its file says, in the other as long as a file may say.
+
+`optimum_pct`: that over the optimum of the same homes (`season_optimum`), which knows all weather, loads and prices of
+the season beforehand and keeps the permissions: a battery is its owner's until the notice, it is charged from PV alone
+and exports where the home may, tests that are not paid are served as well, and the owner's reserve holds though the
+product says by how much its SoC may be wrong. `lost_pct` says where the rest went, each part the difference that one
+more restriction of the optimum makes: `prices` (the daemon does not know which hour of an event is the dearer one),
+`keeping` (from the notice until energy is kept, the home used its battery), `tracking` (the rest: ramps, look-ahead,
+the steps of the SoC, what a home's own mode gives). Beside it, what no controller can have: `true_soc_pct` over an
+optimum that knows the true SoC and goes down to the reserve itself, `unbound_pct` over one that besides keeps all
+energy all season, long before there is a notice, and leaves out the tests that are not paid.
+"""
+
+import time
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+from gateway.app.daemon import keep_memory
+from simulators.homes import Homes
+from tests.bench.rig import aim, pin, report
+from tests.bench.season import Evening, Freedom, Season, dsgs, evenings, season_homes
+
+HOMES, QUICK_HOMES = 12, 6
+QUICK_EVENTS = 3
+SEED = 2
+AIM_PCT = 98.0
+LONGEST_H = 24.0
+"""The longest that a program file may have energy kept before an event."""
+
+OPTIMUM = Freedom(obeys=True, unsure=True, since="notice")
+RESTRICTED = {
+    "prices": Freedom(obeys=True, unsure=True, since="notice", hours_alike=True),
+    "keeping": Freedom(obeys=True, unsure=True, since="keep", hours_alike=True),
+}
+"""What the optimum is denied, one after the other."""
+BEYOND = {"true_soc_pct": Freedom(obeys=True, since="notice"), "unbound_pct": Freedom()}
+
+
+def judged(season: Season) -> dict[str, Any]:
+    """Shares of the optimum, and where the rest went."""
+    run_kw = season.run_kw
+    demonstrated, best = season.months(run_kw), season.months(season.best_kw(OPTIMUM))
+
+    def share_pct(freedom: Freedom) -> float:
+        ours, theirs = (season.months(kw, hours_alike=freedom.hours_alike) for kw in (run_kw, season.best_kw(freedom)))
+        return 100 * sum(ours.values()) / sum(theirs.values())
+
+    shares = [100 * sum(demonstrated.values()) / sum(best.values()), *map(share_pct, RESTRICTED.values()), 100.0]
+    lost = [after - before for before, after in pairwise(shares)]
+    return {
+        "optimum_pct": round(shares[0], 3),
+        "months_pct": {month: round(100 * kw / best[month], 2) for month, kw in demonstrated.items()},
+        "demonstrated_kw": {month: round(kw, 2) for month, kw in demonstrated.items()},
+        "optimum_kw": {month: round(kw, 2) for month, kw in best.items()},
+        "lost_pct": {name: round(pct, 3) for name, pct in zip((*RESTRICTED, "tracking"), lost, strict=True)},
+        **{name: round(share_pct(freedom), 3) for name, freedom in BEYOND.items()},
+        "refused": season.refused,
+        "problems": season.problems[:5],
+    }
+
+
+async def run(*, quick: bool, events: Sequence[Evening] | None = None, homes: Homes | None = None) -> dict[str, Any]:
+    pin()
+    keep_memory()
+    chosen = list(events or (evenings()[4 : 4 + QUICK_EVENTS] if quick else evenings()))
+    homes = homes or season_homes(QUICK_HOMES if quick else HOMES, SEED)
+    sizes: list[dict[str, Any]] = []
+    for keep_h in (None, LONGEST_H):
+        began = time.perf_counter()
+        season = await Season(homes, chosen, dsgs(keep_h)).run()
+        size = {"n": len(homes), "events": len(chosen), "keep_h": season.keep_h} | judged(season)
+        sizes.append({**size, "seconds": round(time.perf_counter() - began, 1)})
+    return report(
+        "dsgs-season",
+        sizes=sizes,
+        ratios={name: sizes[-1][name] for name in ("optimum_pct", *BEYOND)},
+        aims={
+            "optimum_pct": aim(sizes[-1]["optimum_pct"], least=AIM_PCT),
+            "refused": aim(sum(len(size["refused"]) for size in sizes), most=0),
+            "problems": aim(sum(len(size["problems"]) for size in sizes), most=0),
+        },
+    )
