@@ -33,6 +33,10 @@ class CommandLine(LazyGroup):
         ),
         "profiles": Named(module="gateway.cli.profiles", group="profiles", help="Device profiles."),
         "programs": Named(module="gateway.cli.programs", group="programs", help="Rules of grid programs."),
+        "prices": Named(
+            module="gateway.cli.series", group="prices", help="Prices of local hours by program and area."
+        ),
+        "calendar": Named(module="gateway.cli.series", group="calendar", help="Official event hours of programs."),
         "devices": Named(module="gateway.cli.devices", group="devices", help="Registered devices."),
         "dispatch": Named(module="gateway.cli.dispatch", group="dispatch", help="Dispatch events."),
         "exclusions": Named(

@@ -91,6 +91,14 @@ def read_hours(text: str, *, name: str, zone: str) -> HourTable:
     return HourTable(name=name, rows=tuple(rows), columns=frozenset(columns) & KNOWN, ignored=ignored)
 
 
+def series_rows(table: HourTable, column: str) -> list[HourRow]:
+    """The rows of a series, one per hour. Raises InvalidInput where the column is not there."""
+    there = table.priced if column == PRICES[0] else column in table.columns
+    if not there:
+        raise InvalidInput([f"{table.name}:1: {column}: missing column"])
+    return list(table.rows)
+
+
 def hours_of(
     table: HourTable, discharge: HourTable | None, net_kw: Fraction | None, version: ProgramVersion
 ) -> list[TableHour]:

@@ -38,6 +38,7 @@ ANSWER: dict[str, Any] = {
 """What a gateway without anything answers, whatever it is asked."""
 
 SPAN = ("--from", "2026-11-01T00:00:00Z", "--to", "2026-11-02T00:00:00Z")
+SERIES = ("--program", "dsgs-option3", "--config", "{config}")
 SHOWING: dict[str, tuple[str, ...]] = {
     "access new": ("room", "--scope", "read"), "access check": ("{access}",),
     "audit list": (), "audit verify": (), "devices list": (), "devices show": ("a",), "devices unregistered": (),
@@ -60,6 +61,10 @@ SHOWING: dict[str, tuple[str, ...]] = {
         "--program", "dsgs-option3", "--on", "2025-05-31", "--hours", str(HOURS), "--net-discharge-kw", "1",
         "--no-baseline", "--dir", str(PROGRAMS),
     ),
+    "prices list": (*SERIES, "--area", "a"), "prices gaps": SERIES, "prices areas": SERIES,
+    "prices import": (str(HOURS), *SERIES, "--area", "a", "--source", "s"),
+    "calendar list": (*SERIES, "--area", "a"), "calendar diff": SERIES,
+    "calendar import": (str(HOURS), *SERIES, "--area", "a", "--source", "s", "--announced-by", "n"),
     "profiles new": ("example-one", "--into", "{out}"), "validate": ("--config", "{config}"),
     "outbox list": (), "outbox propose": ("meter", "{dispatch}"), "outbox approve": ("1",), "outbox withdraw": ("1",),
     "outbox send": ("meter",),
