@@ -133,8 +133,8 @@ async def test_an_event_is_pushed_changed_and_cancelled_and_each_home_has_one_se
         assert told["state"] == "ours"
         assert SECRET not in json.dumps(told)
         slots = e.slots(in_s=2, for_s=600)
-        # each message comes three times, and the answers to the first are lost
-        await e.dispatch(slots, {"copies": 3, "answers_lost": 1, "waits_s": [0, 0.2, 0.2]})
+        # 52 messages, of which the first answers are lost
+        await e.dispatch(slots, {"copies": 13, "answers_lost": 1, "waits_s": [0, 0.2, 0.2]})
         events = await e.until_events(lambda found: len(found) == 1 and found[0]["devices"] == N, "one event for all")
         assert (events[0]["source"], events[0]["program"], events[0]["priority"]) == ("leap", "dsgs-option3", 4)
         assert events[0]["labels"] == ["standard"]

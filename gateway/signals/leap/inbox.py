@@ -91,7 +91,7 @@ class BodyInbox:
             for part in self._waiting.glob("*.part"):
                 part.unlink()
         self._opened = True
-        self.kept_bad = sum(1 for _ in self._bad.iterdir())
+        self.count_bad()
         self._bytes = sum(body.path.stat().st_size for body in self.waiting())
 
     @property
@@ -130,6 +130,10 @@ class BodyInbox:
     def set_aside(self, body: KeptBody) -> None:
         """It cannot be read; somebody must look."""
         self._move(body, self._bad, BAD_MAX, BAD_BYTES_MAX)
+        self.count_bad()
+
+    def count_bad(self) -> None:
+        """See how many bodies are set aside; somebody may have removed some."""
         self.kept_bad = sum(1 for _ in self._bad.iterdir())
 
     def _move(self, body: KeptBody, folder: Path, most: int, most_bytes: int) -> None:

@@ -93,6 +93,8 @@ class LeapSignal(Part):
             read = await self._read_waiting()
             now = self._clock.now()
             again = planned_ms is None or now.mono_ms - planned_ms >= AGAIN_MS
+            if again:
+                await asyncio.to_thread(self.inbox.count_bad)
             if read or again:
                 await self._plan(now.utc_ms)
             current = self._submission.version

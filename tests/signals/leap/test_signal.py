@@ -68,6 +68,11 @@ async def test_a_bad_slot_is_kept_out_alone_and_a_body_that_is_no_json_is_set_as
         assert rig.metric("gateway_leap_slots_bad") == 1
         assert rig.metric("gateway_leap_bodies_set_aside") == 2
         assert any("could not be read" in text for text in rig.signal.warnings())
+        for name in rig.files("bad"):
+            (tmp_path / "bad" / name).unlink()
+        rig.clock.advance(s=61)
+        await rig.signal.caught_up()
+        assert rig.metric("gateway_leap_bodies_set_aside") == 0
         told = await rig.signal.ask({"ask": "bad", "limit": 10})
         assert [one["place"] for one in told["bad"]] == ["(body)", "(body)", "meter_dispatches[0].timeslots[1]"]
         assert told["bad"][2]["event_id"] == uid("bad")
