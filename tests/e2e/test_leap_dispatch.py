@@ -167,7 +167,7 @@ async def test_a_lost_webhook_and_an_outage_over_the_start_are_caught_up_with(tm
         await e.move("mischief", odd)
         await e.move("mishaps", {"service": "dispatch", "trouble": "answer", "status": 503, "times": 3})
         await e.dispatch(e.slots(in_s=1, for_s=600), {"lost": True})
-        codes = []
+        codes: list[int] = []
         while 0 not in codes and len(codes) < 10:
             codes.append((await run_cli("leap", "catch-up", "--url", e.daemon.url))[0])
         # the schedule may have met a part of the outage
