@@ -184,14 +184,16 @@ class ParticipationState(Body):
 
 class ParticipationList(Body):
     """The devices that a program's running or next event names, and those that are enrolled in it. `left_out` counts
-    all of them by what enrollment says against them; `enrollment`: whether that is enforced or observed, or `unknown`,
-    where neither the configuration nor a file knows the program."""
+    all of them by what enrollment says against them, `excluded` those whose territory is excluded within the time of
+    the event; `enrollment`: whether that is enforced or observed, or `unknown`, where neither the configuration nor a
+    file knows the program."""
 
     program: str
     enrollment: str
     event: NextEvent | None
     total: int
     left_out: dict[str, int]
+    excluded: int
     devices: list[ParticipationState]
     next: int | None
 

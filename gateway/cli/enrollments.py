@@ -96,6 +96,8 @@ def enrollments_participation(
     )
     for why, count in found["left_out"].items():
         out.print(f"{why}: {count} of {found['total']}", markup=False, highlight=False)
+    if found.get("excluded"):
+        out.print(f"territory excluded: {found['excluded']} of {found['total']}", markup=False, highlight=False)
 
 
 @enrollments.command("eligible")

@@ -55,6 +55,7 @@ class ParticipationView:
             event=None if entry is None else _event(entry),
             total=len(slots),
             left_out={why.name.lower(): int(counts[why]) for why in LeftOut if why is not LeftOut.NOT and counts[why]},
+            excluded=self._excluded(entry, slots, now_ms),
             devices=[],
             next=following if following < len(slots) and len(page) else None,
         )
@@ -69,10 +70,9 @@ class ParticipationView:
     ) -> Iterator[ParticipationState]:  # fmt: skip
         standing = self.participation.standing(program, now_ms)
         excluded_by = self._excluded_by(entry, slots, now_ms)
-        request = None if entry is None else entry.request
         dispatched = self.participation.dispatched(program, entry, slots, now_ms)
         envelope = self.envelope()
-        into = request is not None and request.target.way is Way.INTO
+        into = _into(entry)
         for slot, taken in zip(slots.tolist(), dispatched.tolist(), strict=True):
             limits: list[str] = []
             able = True
@@ -93,16 +93,27 @@ class ParticipationView:
                 consent=ConsentState(int(standing.membership.consent[slot])).name.lower(),
             )
 
-    def _excluded_by(self, entry: BookEntry | None, slots: Slots, now_ms: int) -> dict[int, list[Exclusion]]:
-        """By slot the exclusions of territories that hold within the event's time, or now."""
+    def _excluding(self, entry: BookEntry | None, now_ms: int) -> list[Exclusion]:
+        """The exclusions of territories that hold within the event's time, or now."""
         begin_ms, end_ms = now_ms, now_ms + 1
         if entry is not None:
             begin_ms = max(now_ms, entry.request.next_ms(now_ms) or now_ms) if entry.state not in RUNS else now_ms
             end_ms = max(begin_ms + 1, min(entry.request.end_ms, begin_ms + entry.request.length_ms))
+        return self.dispatcher.exclusions.within(begin_ms, end_ms)
+
+    def _excluded(self, entry: BookEntry | None, slots: Slots, now_ms: int) -> int:
+        """How many of these devices do not take part since their territory is excluded."""
+        some = [one for one in self._excluding(entry, now_ms) if one.leaves_alone or not _into(entry)]
+        if not some:
+            return 0
+        out, _ = self.dispatcher.exclusions.among(self.fleet, some, slots)
+        return int(np.count_nonzero(out))
+
+    def _excluded_by(self, entry: BookEntry | None, slots: Slots, now_ms: int) -> dict[int, list[Exclusion]]:
+        """The exclusions of territories, by the slots that they cover."""
         found: dict[int, list[Exclusion]] = {}
-        exclusions = self.dispatcher.exclusions
-        for exclusion in exclusions.within(begin_ms, end_ms):
-            for slot in slots[exclusions.covers(self.fleet, exclusion, slots)].tolist():
+        for exclusion in self._excluding(entry, now_ms):
+            for slot in slots[self.dispatcher.exclusions.covers(self.fleet, exclusion, slots)].tolist():
                 found.setdefault(slot, []).append(exclusion)
         return found
 
@@ -114,6 +125,11 @@ class ParticipationView:
             if entry.request.program == program and (entry.state in RUNS or entry.state is EventState.SCHEDULED)
         ]
         return min(found)[2] if found else None
+
+
+def _into(entry: BookEntry | None) -> bool:
+    """Whether an event charges."""
+    return entry is not None and entry.request.target.way is Way.INTO
 
 
 def _event(entry: BookEntry) -> NextEvent:

@@ -152,7 +152,9 @@ async def test_participation_names_the_exclusions_within_the_time_of_the_next_ev
         for name, begin, end in (("now", 0, 3_600), ("then", 9_000, 9_001), ("after", 10_800, 12_000)):
             body = STORM | {"id": name, "from": until(r.world, begin), "until": until(r.world, end)}
             await r.ask("POST", "/v1/exclusions", json=body | {"reason": "outage"})
-        listed = (await r.ask("GET", "/v1/participation/other"))["devices"]
+        found = await r.ask("GET", "/v1/participation/other")
+        assert found["excluded"] == 2
+        listed = found["devices"]
         assert [(one["device"], one["takes_part"], one["excluded_by"]) for one in listed] == [
             ("home-00", False, ["then"]), ("home-01", False, ["then"]), ("home-02", True, []),
         ]  # fmt: skip
