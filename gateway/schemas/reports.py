@@ -128,7 +128,9 @@ class EventStatus(Body):
     backup, as it is now or in the first leg. `target_w` is the target now, after ceilings and energy limits,
     `delivered_w` the measured gross AC battery power of the group, `attributed_w` the part that is credited to this
     event, `shared_w` what serves it too and is credited to other events that share its devices: together they are what
-    it got. `assumed_w` is what devices without readings are assumed to give, `unmeasured` how many such devices are
+    it got. `attributed_unknown` is of how many devices nobody knows the part, since their home's load is not known: a
+    program that is paid for load or exports alone is credited with nothing there.
+    `assumed_w` is what devices without readings are assumed to give, `unmeasured` how many such devices are
     under control. `unserved_w` is the part of the target that no device could be given, plus what devices without
     readings were given or are assumed to give; `shortfall` says why (`unmeasured` if missing readings are the only
     cause, `not_durable` if the journal takes no release plans and the other devices have no more to give). `end` is
@@ -159,6 +161,7 @@ class EventStatus(Body):
     delivered_w: float | None
     assumed_w: float | None
     attributed_w: float | None
+    attributed_unknown: int | None = None
     shared_w: float | None = None
     unserved_w: float | None
     shortfall: str | None

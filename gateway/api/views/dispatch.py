@@ -168,6 +168,7 @@ class DispatchView:
             delivered_w=_watts(progress.delivered_w) if progress else None,
             assumed_w=_watts(progress.assumed_w) if progress else None,
             attributed_w=_watts(credit.own_w) if credit else None,
+            attributed_unknown=credit.unknown if credit else None,
             shared_w=_watts(credit.shared_w) if credit else None,
             unserved_w=_watts(progress.unserved_w) if progress else None,
             shortfall=progress.reason.value if progress and progress.reason is not Shortfall.NONE else None,

@@ -16,10 +16,12 @@ from gateway.domain.types import Bools, Floats
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credit:
     """Power of an event, W (+ = discharge): `own_w` is credited to it. `shared_w` serves it too, since its devices give
-    it, and is credited to other events that share them."""
+    it, and is credited to other events that share them. `unknown`: devices whose part nobody knows, since the load of
+    their home is not known; what is paid for load or exports alone has nothing there."""
 
     own_w: float
     shared_w: float
+    unknown: int = 0
 
 
 def pays_export(events: Sequence[ActiveEvent], claims: Claims) -> Bools:
@@ -70,17 +72,19 @@ def credit(
     nomination bounds what its program is credited with.
     """
     counted = [event for event in events if event.actuates and not event.preparing]
-    out = Shareable(measured_w, load_w)
-    charges = any(event.target.way is Way.INTO for event in counted)
+    alike = all(paid_for(event) is PaidFor.BOTH and event.terms.beside_load is None for event in counted)
+    out = Shareable(measured_w, None if alike else load_w)
     # what charges is nobody's load, and no export
-    into = Shareable(-measured_w, np.full(len(load_w), np.inf)) if charges else None
+    into = Shareable(-measured_w, None) if any(event.target.way is Way.INTO for event in counted) else None
     for_load = _paid_for_load(counted, claims)
     found: dict[int, float] = {}
+    unknown: dict[int, int] = {}
     for event in counted:
         mine = claims.shares[event.index]
         charging = event.target.way is Way.INTO and into is not None
         pool = into if charging and into is not None else out
         parts = [(PaidFor.BOTH, mine)] if charging else beside(event.terms, paid_for(event), mine, for_load)
+        unknown[event.index] = sum(pool.doubts(kind, homes) for kind, homes in parts)
         offered = [(kind, pool.offered(kind, homes)) for kind, homes in parts]
         total_w = sum(float(part_w.sum()) for _, part_w in offered)
         most_w = min(abs(wanted_w.get(event.index, total_w)), _nominated_w(event))
@@ -95,7 +99,9 @@ def credit(
         credited_w = float(np.maximum(sign * others_w, 0.0)[claims.shares[event.index]].sum())
         lacks_w = abs(wanted_w.get(event.index, credited_w)) - own_w
         shared[event.index] = sign * max(min(credited_w - own_w, lacks_w), 0.0)
-    return {index: Credit(own_w=own_w, shared_w=shared[index]) for index, own_w in found.items()}
+    return {
+        index: Credit(own_w=own_w, shared_w=shared[index], unknown=unknown[index]) for index, own_w in found.items()
+    }
 
 
 def paid_for(event: ActiveEvent) -> PaidFor:

@@ -7,7 +7,7 @@ own use.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import pairwise
 
@@ -48,20 +48,26 @@ ALONE = StackingTerms()
 
 class Shareable:
     """What batteries give and no program has taken yet. `load`: what each home would draw without its battery, below 0
-    = it exports even so; NaN = unknown: then nobody knows what was export. Unknown `given` is nothing."""
+    = it exports even so; NaN = unknown: then nobody knows what was export. None = nobody asks what covers a load: it
+    all counts as that. Unknown `given` is nothing."""
 
-    def __init__(self, given: Floats, load: Floats) -> None:
+    def __init__(self, given: Floats, load: Floats | None) -> None:
         self._given: Floats = np.fmax(given, 0.0)
-        self._load: Floats = np.fmax(load, 0.0)
-        np.minimum(self._given, self._load, out=self._load)
-        self._exports: Floats = self._given - self._load
-        self.unknown: Bools = np.isnan(load)
+        self._exports: Floats | None = None
         self._either: Floats | None = None
+        self.unknown: Bools = np.zeros(len(given), dtype=np.bool_)
+        self.doubtful: Bools = np.zeros(len(given), dtype=np.bool_)
+        """Homes of which more may have been taken before than is known."""
+        if load is None:
+            self._load: Floats = self._given.copy()
+            return
+        self._load = np.fmax(load, 0.0)
+        np.minimum(self._given, self._load, out=self._load)
+        self._exports = self._given - self._load
+        self.unknown = np.isnan(load) & (self._given > 0)
         if self.unknown.any():
             self._either = self._exports * self.unknown
             self._exports -= self._either
-        self.doubtful: Bools = np.zeros(len(load), dtype=np.bool_)
-        """Homes of which more may have been taken before than is known."""
 
     def offered(self, paid_for: PaidFor, homes: Bools) -> Floats:
         """What a program could take."""
@@ -69,11 +75,13 @@ class Shareable:
             found = self.left
             found *= homes
             return found
-        return (self._load if paid_for is PaidFor.LOAD else self._exports) * homes
+        if paid_for is PaidFor.LOAD:
+            return self._load * homes
+        return np.zeros(len(homes)) if self._exports is None else self._exports * homes
 
     def take(self, paid_for: PaidFor, part: Floats) -> None:
         """Take `part` of what is offered: exports first."""
-        if paid_for is PaidFor.LOAD:
+        if paid_for is PaidFor.LOAD or self._exports is None:
             self._load -= part
             return
         exports = np.minimum(part, self._exports)
@@ -95,10 +103,14 @@ class Shareable:
         self.doubtful |= unknown
         return unknown
 
+    def doubts(self, paid_for: PaidFor, homes: Bools) -> int:
+        """How many homes those are."""
+        return 0 if self._either is None else int(np.count_nonzero(self.doubt(paid_for, homes)))
+
     @property
     def left(self) -> Floats:
         """What nobody has taken."""
-        left: Floats = self._load + self._exports
+        left: Floats = self._load.copy() if self._exports is None else self._load + self._exports
         if self._either is not None:
             left += self._either
         return left
@@ -122,7 +134,7 @@ def beside(terms: StackingTerms, paid_for: PaidFor, homes: Bools, for_load: Bool
 class StackedClaim:
     """The claim of a program's event on what some `homes` (a mask) give in an interval, from `from_ms` to `until_ms`
     after its start. `rank`: 1 is first; claims of one rank stand in the order of their names. `nomination_w`: of each
-    home, where that bounds what is paid."""
+    home, where that bounds what is paid. `exclusive`: groups of which a battery is in one `program` only."""
 
     name: str
     rank: int
@@ -132,6 +144,12 @@ class StackedClaim:
     terms: StackingTerms = ALONE
     paid_for: PaidFor = PaidFor.BOTH
     nomination_w: Floats | None = None
+    program: str = ""
+    exclusive: frozenset[str] = frozenset()
+
+    def may_share(self, other: "StackedClaim") -> bool:
+        """Whether both may have a part of what one battery gives."""
+        return self.program == other.program or not self.exclusive & other.exclusive
 
     @property
     def pays(self) -> PaidFor:
@@ -173,7 +191,7 @@ def stacked(discharged_wh: Ints, load_wh: Floats, claims: Sequence[StackedClaim]
     edges = {0, length_ms} | {ms for claim in ranked for ms in (claim.from_ms, claim.until_ms)}
     inside = sorted(ms for ms in edges if 0 <= ms <= length_ms)
     for from_ms, until_ms in pairwise(inside):
-        now = [claim for claim in ranked if claim.from_ms <= from_ms and until_ms <= claim.until_ms]
+        now = _in_force([claim for claim in ranked if claim.from_ms <= from_ms and until_ms <= claim.until_ms])
         for_load = np.zeros(n, dtype=np.bool_)
         for claim in now:
             for_load |= claim.homes & (claim.pays is PaidFor.LOAD)
@@ -190,3 +208,15 @@ def stacked(discharged_wh: Ints, load_wh: Floats, claims: Sequence[StackedClaim]
     shares = {name: ProgramShare(wh=amount // length_ms, known=known[name]) for name, amount in wh_ms.items()}
     taken = sum((share.wh for share in shares.values()), np.zeros(n, dtype=np.int64))
     return Stacked(shares=shares, own_use_wh=discharged_wh - taken)
+
+
+def _in_force(ranked: Sequence[StackedClaim]) -> list[StackedClaim]:
+    """The claims, each without the homes in which one before it may not share with it."""
+    found: list[StackedClaim] = []
+    for claim in ranked:
+        homes = claim.homes
+        for other in found:
+            if not claim.may_share(other):
+                homes = homes & ~other.homes
+        found.append(replace(claim, homes=homes))
+    return found

@@ -178,7 +178,13 @@ def test_attributed_load_offset_goes_to_one_program_and_export_to_the_other() ->
 
 def test_attributed_unknown_load_credits_nothing_to_a_program_that_pays_for_it() -> None:
     ra = request("ra", compensation=Compensation.SITE_LOAD, **OUT)
-    assert credited((ra, slots(0)), measured_w=[5000], load_w=[float("nan")]) == {"ra": 0}
+    unknown = float("nan")
+    assert credited((ra, slots(0)), measured_w=[5000], load_w=[unknown]) == {"ra": 0}
+    after = request("dsgs", priority=999, **OUT)
+    found = credits(
+        (ra, slots(0, 1, 2)), (after, slots(0, 1)), measured_w=[5000, 5000, 0], load_w=[unknown, 2000, unknown]
+    )
+    assert {name: (one.own_w, one.unknown) for name, one in found.items()} == {"ra": (2000, 1), "dsgs": (8000, 1)}
 
 
 def test_attributed_nomination_bounds_what_is_credited() -> None:

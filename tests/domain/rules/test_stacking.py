@@ -90,6 +90,7 @@ def test_nobody_knows_what_is_paid_for_where_the_load_is_unknown() -> None:
     assert share(5_000, NAN, claim("all")) == {"all": 5_000, "own": 0}
     assert share(5_000, NAN, claim("all", 1), claim("ra", 2, LOAD)) == {"all": 5_000, "ra": None, "own": 0}
     assert share(5_000, NAN, claim("ra", 1, LOAD), claim("all", 2)) == {"ra": None, "all": None, "own": 0}
+    assert share(0, NAN, claim("ra", terms=LOAD)) == {"ra": 0, "own": 0}, "nothing was given"
     both = stacked(
         np.array([5_000, 5_000]), np.array([NAN, 3_000.0]), [claim("ra", 1, LOAD, 2), claim("all", 2, n=2)], HOUR_MS
     )
@@ -99,6 +100,16 @@ def test_nobody_knows_what_is_paid_for_where_the_load_is_unknown() -> None:
 def test_a_battery_that_charges_gives_nobody_anything() -> None:
     assert share(-700, 3_000, claim("a"), claim("ra", 2, LOAD)) == {"a": 0, "ra": 0, "own": -700}
     assert share(0, 3_000, claim("a")) == {"a": 0, "own": 0}
+
+
+def test_programs_of_one_exclusive_group_have_no_part_of_one_battery_together() -> None:
+    group = frozenset({"storage"})
+    one, two = claim("a", 1, LOAD, program="p", exclusive=group), claim("b", 2, program="q", exclusive=group)
+    assert share(5_000, 3_000, one, two) == {"a": 3_000, "b": 0, "own": 2_000}
+    assert share(5_000, 3_000, one, replace(two, exclusive=frozenset())) == {"a": 3_000, "b": 2_000, "own": 0}
+    assert share(5_000, 3_000, one, replace(two, program="p")) == {"a": 3_000, "b": 2_000, "own": 0}
+    after = replace(one, until_ms=HOUR_MS // 2), replace(two, from_ms=HOUR_MS // 2)
+    assert share(5_000, 3_000, *after) == {"a": 1_500, "b": 2_500, "own": 1_000}
 
 
 def test_two_claims_of_one_name_are_a_mistake() -> None:
@@ -125,7 +136,8 @@ def drawn_claims(draw: st.DrawFn) -> list[StackedClaim]:
             StackedClaim(
                 name=f"c{number}", rank=draw(st.integers(1, 3)), terms=terms, from_ms=from_ms, until_ms=until_ms,
                 homes=np.array(draw(st.lists(st.booleans(), min_size=N, max_size=N))),
-                paid_for=draw(st.sampled_from(PaidFor)),
+                paid_for=draw(st.sampled_from(PaidFor)), program=draw(st.sampled_from("pq")),
+                exclusive=draw(st.sampled_from([frozenset(), frozenset("g")])),
                 nomination_w=None if most_w is None else np.array(most_w),
             )
         )  # fmt: skip
