@@ -117,7 +117,7 @@ class EnrollmentRoutes:
         known = self._participation.participation.enrollment(program) is not None
         if not known and program not in self._enrollments.book.programs() and not self._participation.named(program):
             return problem(404, "no such program")
-        body, rows = self._participation.page(program, offset, limit)
+        body, rows = await self._participation.page(program, offset, limit)
         return await json_list(request, body, "devices", rows)
 
     async def eligibility(self, request: web.Request) -> web.StreamResponse:

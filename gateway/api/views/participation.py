@@ -1,5 +1,6 @@
 """Who will take part in a program's next event, who will not, and why."""
 
+import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -32,7 +33,7 @@ class ParticipationView:
     envelope: Callable[[], Envelope | None]
     clock: Clock
 
-    def page(
+    async def page(
         self, program: str, offset: int, limit: int
     ) -> tuple[ParticipationList, Iterator[ParticipationState]]:  # fmt: skip
         """A page of the members of the program's running or next event and of who is enrolled in it, in the order of
@@ -40,6 +41,7 @@ class ParticipationView:
         now_ms = self.clock.now().utc_ms
         entry = self._next(program, now_ms)
         standing = self.participation.standing(program, now_ms)
+        await asyncio.sleep(0)  # who is enrolled, and who is excluded, may each be worked out anew
         enrolled = np.flatnonzero(standing.membership.status != EnrollmentStatus.NONE).astype(np.int32)
         registered = self.fleet.nameplate.registered
         slots: Slots = enrolled[registered[enrolled]]
