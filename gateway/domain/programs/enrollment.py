@@ -6,10 +6,11 @@ is found the same way. It takes part if its enrollment is active, its customer's
 nobody who speaks for it sits out.
 """
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from itertools import islice
 from typing import assert_never
 
 import numpy as np
@@ -31,10 +32,13 @@ from gateway.domain.programs.facts import (
     SubjectKind,
     Withdrawal,
 )
-from gateway.domain.programs.timeline import NOTHING, Numbers, Timeline
+from gateway.domain.programs.timeline import NOTHING, Numbers, Those, Timeline
 from gateway.domain.types import Bools, DeviceId, Ints
 
 Codes = NDArray[np.uint8]
+Places = NDArray[np.intp]
+TOUCHED_MAX = 2_000
+"""Facts, and subjects, that the book remembers as changed: of more than that everything is worked out anew."""
 
 
 class ConsentState(IntEnum):
@@ -111,6 +115,15 @@ class Membership:
             preference=taken(self.preference), customer=customer, from_ms=self.from_ms, until_ms=self.until_ms,
         )  # fmt: skip
 
+    def replaced(self, places: Numbers, others: "Membership") -> "Membership":
+        """The same with what `others` says, one after the other, of these places; it holds while both do."""
+        columns = {}
+        for name in ("status", "stated_ms", "consent", "preference", "customer"):
+            columns[name] = getattr(self, name).copy()
+            columns[name][places] = getattr(others, name)
+        since, until = max(self.from_ms, others.from_ms), min(self.until_ms, others.until_ms)
+        return Membership(**columns, from_ms=since, until_ms=until)
+
     @property
     def mismatched(self) -> Bools:
         """Whose enrollment alone keeps them out: their consent is valid, and they do not sit out."""
@@ -163,9 +176,12 @@ class EnrollmentBook:
         self._preference: defaultdict[str, Timeline] = defaultdict(Timeline)
         self._consent: defaultdict[str, Timeline] = defaultdict(Timeline)
         self._withdrawn: defaultdict[str, Timeline] = defaultdict(Timeline)
+        self._subjects: list[Subject] = []
+        self._devices_of: defaultdict[int, set[int]] = defaultdict(set)
+        self._had: defaultdict[int, set[int]] = defaultdict(set)
+        self._touched: deque[tuple[int, ...]] = deque(maxlen=TOUCHED_MAX)
         self._holding = Timeline()
         self._behind = Timeline()
-        self._names: list[str] = []
         self._by_meter: _ByMeter | None = None
 
     @property
@@ -200,71 +216,108 @@ class EnrollmentBook:
         begin, end = (np.searchsorted(known.meter, numbers, side=side) for side in ("left", "right"))
         found = (known.device[a:b].tolist() for a, b in zip(begin, end, strict=True))
         return [
-            sorted({self._names[device] for device in devices}) if number != NOTHING else []
+            sorted({self._subjects[device].id for device in devices}) if number != NOTHING else []
             for number, devices in zip(numbers, found, strict=True)
         ]
 
     def add(self, fact: Fact) -> bool:
         """Add a fact; returns whether membership may be another one with it."""
         changed = self._put(fact)
-        self.version += changed
+        if changed:
+            self.version += 1
+            self._touched.append(self._touches(fact))
         return changed
 
-    def membership(self, program: str, at_ms: int) -> Membership:
-        """How everybody stands in a program at an instant."""
-        n = self.subjects
-        own_status, own_since = _filled_since(self._status.get(program), at_ms, n)
-        own_customer = self._holding.newest(at_ms, n)
+    def _touches(self, fact: Fact) -> tuple[int, ...]:
+        """Whose membership a fact may change: what it names, whoever was ever behind that, and all that a customer ever
+        had."""
+        if isinstance(fact, Consent | Withdrawal):
+            named = self._had.get(self._customer(fact.customer), set())
+        elif isinstance(fact, MeterDevice):
+            named = {self._number(Subject(kind=SubjectKind.DEVICE, id=fact.device))}
+            meter = self._number(Subject(kind=SubjectKind.LEAP_METER, id=fact.meter))
+            self._devices_of[meter] |= named
+        else:
+            named = {self._number(fact.subject)}
+            if isinstance(fact, Holding):
+                self._had[self._customer(fact.customer)] |= named
+        return tuple({*named, *(device for one in named for device in self._devices_of.get(one, ()))})
+
+    def membership(self, program: str, at_ms: int, among: Numbers | None = None) -> Membership:
+        """How everybody stands in a program at an instant; `among`: these alone, in this order."""
+        those = Those(n=self.subjects) if among is None else self._with_meters(among)
+        own_status, own_since = _filled_since(self._status.get(program), at_ms, those)
+        own_customer, _ = self._holding.newest_since(at_ms, those)
         status, since_ms, customer = own_status.copy(), own_since.copy(), own_customer.copy()
-        behind = self._behind.holding(at_ms)
-        device, meter = behind.who, behind.what
+        behind = self._behind.holding(at_ms, those.numbers)
+        device, meter = those.places(behind.who), those.places(behind.what)
         order = np.argsort(own_status[meter], kind="stable")
         device, meter = device[order], meter[order]
         through = (own_status[device] < 0) & (own_status[meter] >= 0)
         status[device[through]], since_ms[device[through]] = own_status[meter[through]], own_since[meter[through]]
         held = (own_customer[device] < 0) & (own_customer[meter] >= 0)
         customer[device[held]] = own_customer[meter[held]]
-        since, until = self._edges(program, at_ms)
-        consents = self._consents(program, at_ms)
-        consent = np.zeros(n, dtype=np.uint8)
-        consent[customer >= 0] = consents[customer[customer >= 0]]
-        return Membership(
+        known = customer[customer >= 0]
+        asked = Those(n=len(self._customers)) if among is None else _those(known)
+        since, until = self._edges(program, at_ms, those, asked)
+        consent = np.zeros(those.n, dtype=np.uint8)
+        consent[customer >= 0] = self._consents(program, at_ms, asked)[asked.places(known)]
+        found = Membership(
             status=np.maximum(status, EnrollmentStatus.NONE).astype(np.uint8), stated_ms=since_ms, consent=consent,
-            preference=self._preferences(program, at_ms, device, meter), customer=customer,
+            preference=self._preferences(program, at_ms, those, device, meter), customer=customer,
             from_ms=since, until_ms=until,
         )  # fmt: skip
+        return found if among is None else found.take(those.places(among).astype(np.int32))
 
-    def _preferences(self, program: str, at_ms: int, device: Numbers, meter: Numbers) -> Codes:
+    def changed_since(self, version: int) -> Numbers | None:
+        """Whose membership may be another one since a version of the book, ascending; None: of too many to say."""
+        behind = self.version - version
+        if behind > len(self._touched):
+            return None
+        found = {number for some in islice(reversed(self._touched), behind) for number in some}
+        return np.array(sorted(found), dtype=np.int32) if len(found) <= TOUCHED_MAX else None
+
+    def subject(self, number: int) -> Subject:
+        """The subject of a number."""
+        return self._subjects[number]
+
+    def _with_meters(self, among: Numbers) -> Those:
+        """These, and every meter that one of them was ever behind."""
+        return _those(np.concatenate([among, self._behind.of(among).what]))
+
+    def _preferences(self, program: str, at_ms: int, those: Those, device: Places, meter: Places) -> Codes:
         """The wish that keeps a battery furthest away: its own or that of a meter, of the program or of all."""
-        out = np.zeros(self.subjects, dtype=np.int32)
+        out = np.zeros(those.n, dtype=np.int32)
         for scope in (EVERY_PROGRAM, program):
-            np.maximum(out, _filled(self._preference.get(scope), at_ms, self.subjects), out=out)
+            np.maximum(out, _filled_since(self._preference.get(scope), at_ms, those)[0], out=out)
         np.maximum.at(out, device, out[meter].copy())
         return out.astype(np.uint8)
 
-    def _consents(self, program: str, at_ms: int) -> Codes:
-        """What the consent of every customer is worth, by number."""
-        out = np.zeros(len(self._customers), dtype=np.uint8)
+    def _consents(self, program: str, at_ms: int, asked: Those) -> Codes:
+        """What the consent of each of these customers is worth."""
+        out = np.zeros(asked.n, dtype=np.uint8)
         known = self._consent.get(program)
         if known is None:
             return out
         withdrawn = self._withdrawn.get(program)
-        void_ms = np.full(len(out), -FOREVER_MS) if withdrawn is None else withdrawn.last_before(at_ms, len(out))
-        given = known.begun(at_ms)
-        void = given.from_ms <= void_ms[given.who]
+        void_ms = np.full(len(out), -FOREVER_MS) if withdrawn is None else withdrawn.last_before(at_ms, asked)
+        given = known.begun(at_ms, asked.numbers)
+        who = asked.places(given.who)
+        void = given.from_ms <= void_ms[who]
         states = np.where(
             void, ConsentState.WITHDRAWN, np.where(at_ms < given.until_ms, ConsentState.VALID, ConsentState.EXPIRED)
         )
-        np.maximum.at(out, given.who, states.astype(np.uint8))
+        np.maximum.at(out, who, states.astype(np.uint8))
         return out
 
-    def _edges(self, program: str, at_ms: int) -> tuple[int, int]:
-        """Between which instants nothing changes by itself."""
-        scoped = (self._status, self._preference, self._consent, self._withdrawn)
-        found = [of[program] for of in scoped if program in of] + [self._holding, self._behind]
+    def _edges(self, program: str, at_ms: int, those: Those, asked: Those) -> tuple[int, int]:
+        """Between which instants nothing changes by itself of those and of these customers."""
+        found = [(of[program], those) for of in (self._status, self._preference) if program in of]
+        found += [(of[program], asked) for of in (self._consent, self._withdrawn) if program in of]
+        found += [(self._holding, those), (self._behind, those)]
         if EVERY_PROGRAM in self._preference:
-            found.append(self._preference[EVERY_PROGRAM])
-        edges = [one.edges(at_ms) for one in found]
+            found.append((self._preference[EVERY_PROGRAM], those))
+        edges = [one.edges(at_ms, whose.numbers) for one, whose in found]
         return max(since for since, _ in edges), min(until for _, until in edges)
 
     def _put(self, fact: Fact) -> bool:
@@ -306,8 +359,8 @@ class EnrollmentBook:
 
     def _number(self, subject: Subject) -> int:
         number = self._number_of.setdefault(subject, len(self._number_of))
-        if number == len(self._names):
-            self._names.append(subject.id)
+        if number == len(self._subjects):
+            self._subjects.append(subject)
             self.meters += subject.kind is SubjectKind.LEAP_METER
         if subject.kind is SubjectKind.DEVICE:
             self._devices[subject.id] = number
@@ -317,11 +370,13 @@ class EnrollmentBook:
         return self._customers.setdefault(customer, len(self._customers))
 
 
-def _filled_since(known: Timeline | None, at_ms: int, n: int) -> tuple[Numbers, Ints]:
+def _those(numbers: Numbers) -> Those:
+    """These, each of them once."""
+    found = np.unique(numbers)
+    return Those(n=len(found), numbers=found)
+
+
+def _filled_since(known: Timeline | None, at_ms: int, those: Those) -> tuple[Numbers, Ints]:
     if known is None:
-        return np.full(n, NOTHING, dtype=np.int32), np.full(n, -FOREVER_MS, dtype=np.int64)
-    return known.newest_since(at_ms, n)
-
-
-def _filled(known: Timeline | None, at_ms: int, n: int) -> Numbers:
-    return np.full(n, NOTHING, dtype=np.int32) if known is None else known.newest(at_ms, n)
+        return np.full(those.n, NOTHING, dtype=np.int32), np.full(those.n, -FOREVER_MS, dtype=np.int64)
+    return known.newest_since(at_ms, those)

@@ -1,5 +1,6 @@
 """Dated statements as columns: who, from when until when, what. Read at an instant for everybody at once."""
 
+from collections import defaultdict
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +29,7 @@ class Timeline:
 
     def __init__(self) -> None:
         self._row_of: dict[FactKey, int] = {}
+        self._rows_of: defaultdict[int, list[int]] = defaultdict(list)
         self._rows = TimelineRows()
 
     def put(
@@ -37,6 +39,7 @@ class Timeline:
         rows, row = self._rows, self._row_of.get(key)
         if row is None:
             row = self._row_of[key] = len(self._row_of)
+            self._rows_of[who].append(row)
             if row >= len(rows.who):
                 rows.grow(max(16, 2 * row))
         elif revision <= rows.revision[row]:
@@ -46,9 +49,17 @@ class Timeline:
         rows.revision[row] = revision
         return True
 
-    def holding(self, at_ms: int) -> "Held":
-        """The statements that hold at an instant, in the order in which a later one counts."""
+    def of(self, who: Numbers | None) -> TimelineRows:
+        """The statements of these, whenever they hold; None: of everybody."""
         rows = self._rows.view(len(self._row_of))
+        if who is None:
+            return rows
+        found = [row for number in who.tolist() for row in self._rows_of.get(number, ())]
+        return _picked(rows, np.array(found, dtype=np.intp))
+
+    def holding(self, at_ms: int, among: Numbers | None = None) -> "Held":
+        """The statements that hold at an instant, in the order in which a later one counts; `among`: of these alone."""
+        rows = self.of(among)
         found = np.flatnonzero((rows.from_ms <= at_ms) & (at_ms < rows.until_ms))
         who = rows.who[found]
         twice = np.bincount(who)[who] > 1 if len(found) else np.zeros(0, dtype=np.bool_)
@@ -58,33 +69,30 @@ class Timeline:
             found = np.concatenate([found[~twice], few])
         return Held(who=rows.who[found], what=rows.what[found], from_ms=rows.from_ms[found])
 
-    def newest(self, at_ms: int, n: int) -> Numbers:
-        """What holds of each of the first `n` at an instant; `NOTHING` where nothing is stated."""
-        return self.newest_since(at_ms, n)[0]
-
-    def newest_since(self, at_ms: int, n: int) -> tuple[Numbers, Ints]:
-        """The same, and since when it holds; `-FOREVER_MS` where nothing is stated."""
-        held = self.holding(at_ms)
-        out, since_ms = np.full(n, NOTHING, dtype=np.int32), np.full(n, -FOREVER_MS, dtype=np.int64)
-        out[held.who], since_ms[held.who] = held.what, held.from_ms
+    def newest_since(self, at_ms: int, those: "Those") -> tuple[Numbers, Ints]:
+        """What holds of each of those at an instant, and since when; `NOTHING` and `-FOREVER_MS` where nothing does."""
+        held = self.holding(at_ms, those.numbers)
+        out, since_ms = np.full(those.n, NOTHING, dtype=np.int32), np.full(those.n, -FOREVER_MS, dtype=np.int64)
+        at = those.places(held.who)
+        out[at], since_ms[at] = held.what, held.from_ms
         return out, since_ms
 
-    def last_before(self, at_ms: int, n: int) -> Ints:
-        """The newest beginning until an instant, of each of the first `n`; `-FOREVER_MS` where there is none."""
-        rows = self._rows.view(len(self._row_of))
+    def last_before(self, at_ms: int, those: "Those") -> Ints:
+        """The newest beginning until an instant, of each of those; `-FOREVER_MS` where there is none."""
+        rows = self.of(those.numbers)
         begun = rows.from_ms <= at_ms
-        out = np.full(n, -FOREVER_MS, dtype=np.int64)
-        np.maximum.at(out, rows.who[begun], rows.from_ms[begun])
+        out = np.full(those.n, -FOREVER_MS, dtype=np.int64)
+        np.maximum.at(out, those.places(rows.who[begun]), rows.from_ms[begun])
         return out
 
-    def begun(self, at_ms: int) -> TimelineRows:
+    def begun(self, at_ms: int, among: Numbers | None = None) -> TimelineRows:
         """A copy of the statements that had begun by an instant, those that are over included."""
-        rows = self._rows.view(len(self._row_of))
+        rows = self.of(among)
         return _picked(rows, np.flatnonzero(rows.from_ms <= at_ms))
 
-    def edges(self, at_ms: int) -> tuple[int, int]:
+    def edges(self, at_ms: int, among: Numbers | None = None) -> tuple[int, int]:
         """Since when, and until when, nothing begins or ends: the edges around an instant."""
-        rows = self._rows.view(len(self._row_of))
+        rows = self.of(among)
         edges = np.concatenate([rows.from_ms, rows.until_ms])
         past, coming = edges[edges <= at_ms], edges[edges > at_ms]
         return int(past.max(initial=-FOREVER_MS)), int(coming.min(initial=FOREVER_MS))
@@ -97,6 +105,18 @@ class Held:
     who: Numbers
     what: Numbers
     from_ms: Ints
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Those:
+    """Whom a question is about: the first `n`, or `n` of them by number, ascending (`numbers`)."""
+
+    n: int
+    numbers: Numbers | None = None
+
+    def places(self, numbers: Numbers) -> NDArray[np.intp]:
+        """Where these of them stand in an answer."""
+        return numbers.astype(np.intp) if self.numbers is None else np.searchsorted(self.numbers, numbers)
 
 
 def _picked(rows: TimelineRows, found: NDArray[np.intp]) -> TimelineRows:

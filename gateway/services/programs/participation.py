@@ -18,9 +18,9 @@ from gateway.domain.events.book import members
 from gateway.domain.events.lifecycle import ActiveEvent, BookEntry
 from gateway.domain.events.request import EventRequest, TargetGroup
 from gateway.domain.fleet.fleet import Fleet
-from gateway.domain.programs.enrollment import Codes, EnrollmentBook, LeftOut, Membership
-from gateway.domain.programs.facts import EnrollmentStatus
-from gateway.domain.programs.timeline import Numbers
+from gateway.domain.programs.enrollment import TOUCHED_MAX, Codes, EnrollmentBook, LeftOut, Membership
+from gateway.domain.programs.facts import EnrollmentStatus, SubjectKind
+from gateway.domain.programs.timeline import NOTHING, Numbers
 from gateway.domain.types import Bools, Now, Slots
 from gateway.observability.metrics import Sample, gauge, words
 from gateway.observability.parts import Part
@@ -161,6 +161,8 @@ class ProgramParticipation(Part):
     def standing(self, program: str, at_ms: int) -> Standing:
         """How every device stands in a program now."""
         known = self._standing.get(program)
+        if known is not None and known.book_version != self._book.version:
+            known = self._changed(program, known, at_ms)
         if known is None or not known.holds(self._book, self._fleet, at_ms):
             membership = self._book.membership(program, at_ms)
             of_slots = membership.take(self._by_slot())
@@ -215,11 +217,46 @@ class ProgramParticipation(Part):
                 found.append(f"{event} names {one.unknown} devices that nobody knows")
         return found
 
+    def _changed(self, program: str, known: Standing, at_ms: int) -> Standing | None:
+        """What is known, with those worked out anew of whom the book says something else; None: everybody is."""
+        of = known.membership
+        if known.fleet_version != self._fleet.version or not of.from_ms <= at_ms < of.until_ms:
+            return None
+        changed = self._book.changed_since(known.book_version)
+        if changed is None:
+            return None
+        found = self._book.membership(program, at_ms, changed)
+        self._by_slot()
+        slots = np.array(
+            [self._fleet.slot_of.get(self._book.subject(number).id, NOTHING)
+             if self._book.subject(number).kind is SubjectKind.DEVICE else NOTHING for number in changed.tolist()],
+            dtype=np.int32,
+        )  # fmt: skip
+        here = slots >= 0
+        membership = of.replaced(slots[here], found.take(np.flatnonzero(here).astype(np.int32)))
+        left_out, mismatched = known.left_out.copy(), known.mismatched.copy()
+        left_out[slots[here]], mismatched[slots[here]] = found.left_out[here], found.mismatched[here]
+        self._standing[program] = Standing(
+            book_version=self._book.version, fleet_version=known.fleet_version, membership=membership,
+            left_out=left_out, mismatched=mismatched,
+        )  # fmt: skip
+        return self._standing[program]
+
     def _by_slot(self) -> Numbers:
         """The numbers of the devices, by slot."""
-        now = (self._book.subjects, self._fleet.version)
-        if now != self._numbered:
-            self._numbers, self._numbered = self._book.numbers(self._fleet.ids[: self._fleet.n]), now
+        subjects, version = now = (self._book.subjects, self._fleet.version)
+        if now == self._numbered:
+            return self._numbers
+        before, of = self._numbered
+        if of == version and subjects - before <= TOUCHED_MAX:
+            for number in range(before, subjects):
+                subject = self._book.subject(number)
+                slot = self._fleet.slot_of.get(subject.id) if subject.kind is SubjectKind.DEVICE else None
+                if slot is not None:
+                    self._numbers[slot] = number
+        else:
+            self._numbers = self._book.numbers(self._fleet.ids[: self._fleet.n])
+        self._numbered = now
         return self._numbers
 
     def _judge(self, event: ActiveEvent, slots: Slots, standing: Standing, program: ProgramSettings | None) -> _Judged:

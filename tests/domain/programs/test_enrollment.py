@@ -1,13 +1,14 @@
 """Membership follows from the facts and the instant, whatever the order in which facts came."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.domain.programs.enrollment import ConsentState, EnrollmentBook, LeftOut, in_force
+from gateway.domain.programs.enrollment import TOUCHED_MAX, ConsentState, EnrollmentBook, LeftOut, in_force
 from gateway.domain.programs.facts import (
     Consent,
     DeliveryPeriod,
@@ -36,7 +37,7 @@ from tests.domain.programs.stated import (
     withdrawn,
 )
 
-HOMES = ("home-1", "home-2", "home-3")
+HOMES = ("home-00", "home-01", "home-02")
 ACTIVE, PENDING = EnrollmentStatus.ACTIVE, EnrollmentStatus.PENDING
 
 
@@ -52,7 +53,7 @@ def left_out(book: EnrollmentBook, name: str, at_ms: int, program: str = PROGRAM
     return LeftOut(int(of.left_out[0]))
 
 
-def member(name: str = "home-1", customer: str = "c-1") -> list[Fact]:
+def member(name: str = "home-00", customer: str = "c-1") -> list[Fact]:
     return [enrolled(device(name)), held(device(name), customer), consented(customer)]
 
 
@@ -60,7 +61,7 @@ def member(name: str = "home-1", customer: str = "c-1") -> list[Fact]:
 
 
 def test_a_home_that_is_active_with_valid_consent_takes_part() -> None:
-    assert left_out(book_of(member()), "home-1", DAY_MS) is LeftOut.NOT
+    assert left_out(book_of(member()), "home-00", DAY_MS) is LeftOut.NOT
 
 
 def test_a_home_that_nobody_enrolled_does_not_take_part() -> None:
@@ -69,7 +70,7 @@ def test_a_home_that_nobody_enrolled_does_not_take_part() -> None:
 
 def test_an_enrollment_is_for_its_program_alone() -> None:
     assert (
-        left_out(book_of([*member(), consented("c-1", program="ra")]), "home-1", DAY_MS, "ra") is LeftOut.NOT_ENROLLED
+        left_out(book_of([*member(), consented("c-1", program="ra")]), "home-00", DAY_MS, "ra") is LeftOut.NOT_ENROLLED
     )
 
 
@@ -84,13 +85,13 @@ def test_an_enrollment_is_for_its_program_alone() -> None:
     ],
 )
 def test_a_home_that_is_not_active_does_not_take_part_and_is_mismatched(status: EnrollmentStatus, why: LeftOut) -> None:
-    book = book_of([*member(), enrolled(device("home-1"), status, revision=9)])
-    assert left_out(book, "home-1", DAY_MS) is why
+    book = book_of([*member(), enrolled(device("home-00"), status, revision=9)])
+    assert left_out(book, "home-00", DAY_MS) is why
     assert book.membership(PROGRAM, DAY_MS).mismatched.tolist() == [True]
 
 
 def test_a_home_without_consent_is_never_mismatched() -> None:
-    book = book_of([enrolled(device("home-1"), PENDING), held(device("home-1"), "c-1")])
+    book = book_of([enrolled(device("home-00"), PENDING), held(device("home-00"), "c-1")])
     assert book.membership(PROGRAM, DAY_MS).mismatched.tolist() == [False]
 
 
@@ -98,63 +99,65 @@ def test_an_enrollment_is_for_its_delivery_period() -> None:
     may_jul = DeliveryPeriod(name="may_jul", from_ms=0, until_ms=10 * DAY_MS)
     aug_oct = DeliveryPeriod(name="aug_oct", from_ms=10 * DAY_MS, until_ms=20 * DAY_MS)
     facts: list[Fact] = [
-        enrolled(device("home-1"), ACTIVE, period=may_jul),
-        enrolled(device("home-1"), PENDING, period=aug_oct, from_ms=10 * DAY_MS, revision=5),
-        held(device("home-1"), "c-1"),
+        enrolled(device("home-00"), ACTIVE, period=may_jul),
+        enrolled(device("home-00"), PENDING, period=aug_oct, from_ms=10 * DAY_MS, revision=5),
+        held(device("home-00"), "c-1"),
         consented("c-1"),
     ]
     book = book_of(facts)
-    assert left_out(book, "home-1", 10 * DAY_MS - 1) is LeftOut.NOT
-    assert left_out(book, "home-1", 10 * DAY_MS) is LeftOut.NOT_ACTIVE
-    assert left_out(book, "home-1", 20 * DAY_MS) is LeftOut.NOT_ENROLLED
+    assert left_out(book, "home-00", 10 * DAY_MS - 1) is LeftOut.NOT
+    assert left_out(book, "home-00", 10 * DAY_MS) is LeftOut.NOT_ACTIVE
+    assert left_out(book, "home-00", 20 * DAY_MS) is LeftOut.NOT_ENROLLED
 
 
 def test_what_is_stated_before_a_delivery_period_holds_from_its_beginning() -> None:
     later = DeliveryPeriod(name="later", from_ms=10 * DAY_MS, until_ms=20 * DAY_MS)
-    book = book_of([enrolled(device("home-1"), period=later, from_ms=0), *member()[1:]])
-    assert left_out(book, "home-1", 9 * DAY_MS) is LeftOut.NOT_ENROLLED
-    assert left_out(book, "home-1", 10 * DAY_MS) is LeftOut.NOT
+    book = book_of([enrolled(device("home-00"), period=later, from_ms=0), *member()[1:]])
+    assert left_out(book, "home-00", 9 * DAY_MS) is LeftOut.NOT_ENROLLED
+    assert left_out(book, "home-00", 10 * DAY_MS) is LeftOut.NOT
 
 
 def test_a_correction_counts_and_what_came_late_of_it_does_not() -> None:
-    book = book_of([*member(), enrolled(device("home-1"), PENDING, revision=8), enrolled(device("home-1"), revision=7)])
-    assert left_out(book, "home-1", DAY_MS) is LeftOut.NOT_ACTIVE
+    book = book_of(
+        [*member(), enrolled(device("home-00"), PENDING, revision=8), enrolled(device("home-00"), revision=7)]
+    )
+    assert left_out(book, "home-00", DAY_MS) is LeftOut.NOT_ACTIVE
 
 
 def test_consent_ends_when_it_expires() -> None:
     facts = [*member(), consented("c-1", expires_ms=5 * DAY_MS, revision=7)]
-    assert left_out(book_of(facts), "home-1", 5 * DAY_MS - 1) is LeftOut.NOT
-    assert left_out(book_of(facts), "home-1", 5 * DAY_MS) is LeftOut.CONSENT_EXPIRED
+    assert left_out(book_of(facts), "home-00", 5 * DAY_MS - 1) is LeftOut.NOT
+    assert left_out(book_of(facts), "home-00", 5 * DAY_MS) is LeftOut.CONSENT_EXPIRED
 
 
 def test_a_withdrawn_consent_stays_withdrawn_when_it_is_stated_again() -> None:
     book = book_of([*member(), withdrawn("c-1", 5 * DAY_MS), consented("c-1", revision=99)])
-    assert left_out(book, "home-1", 5 * DAY_MS - 1) is LeftOut.NOT
-    assert left_out(book, "home-1", 5 * DAY_MS) is LeftOut.CONSENT_WITHDRAWN
+    assert left_out(book, "home-00", 5 * DAY_MS - 1) is LeftOut.NOT
+    assert left_out(book, "home-00", 5 * DAY_MS) is LeftOut.CONSENT_WITHDRAWN
 
 
 def test_a_consent_that_is_given_after_a_withdrawal_counts() -> None:
     book = book_of([*member(), withdrawn("c-1", 5 * DAY_MS), consented("c-1", given_ms=6 * DAY_MS, revision=8)])
-    assert left_out(book, "home-1", 6 * DAY_MS - 1) is LeftOut.CONSENT_WITHDRAWN
-    assert left_out(book, "home-1", 6 * DAY_MS) is LeftOut.NOT
+    assert left_out(book, "home-00", 6 * DAY_MS - 1) is LeftOut.CONSENT_WITHDRAWN
+    assert left_out(book, "home-00", 6 * DAY_MS) is LeftOut.NOT
 
 
-@pytest.mark.parametrize("of", [device("home-1"), meter("m-1")])
+@pytest.mark.parametrize("of", [device("home-00"), meter("m-1")])
 @pytest.mark.parametrize("program", ["", PROGRAM])
 def test_an_owner_who_sits_out_a_while_is_left_out_for_that_while(of: object, program: str) -> None:
     paused = OwnerPreference(
-        subject=device("home-1") if of == device("home-1") else meter("m-1"),
+        subject=device("home-00") if of == device("home-00") else meter("m-1"),
         program=program, from_ms=DAY_MS, until_ms=2 * DAY_MS, preference=Preference.PAUSED, revision=9,
     )  # fmt: skip
-    book = book_of([*member(), MeterDevice(meter="m-1", device="home-1", from_ms=0, revision=10), paused])
-    assert left_out(book, "home-1", DAY_MS - 1) is LeftOut.NOT
-    assert left_out(book, "home-1", DAY_MS) is LeftOut.OPTED_OUT
-    assert left_out(book, "home-1", 2 * DAY_MS) is LeftOut.NOT
+    book = book_of([*member(), MeterDevice(meter="m-1", device="home-00", from_ms=0, revision=10), paused])
+    assert left_out(book, "home-00", DAY_MS - 1) is LeftOut.NOT
+    assert left_out(book, "home-00", DAY_MS) is LeftOut.OPTED_OUT
+    assert left_out(book, "home-00", 2 * DAY_MS) is LeftOut.NOT
 
 
 def test_a_preference_that_nobody_understands_leaves_a_home_out() -> None:
-    unknown = OwnerPreference(subject=device("home-1"), from_ms=0, preference=Preference.UNKNOWN, revision=9)
-    assert left_out(book_of([*member(), unknown]), "home-1", DAY_MS) is LeftOut.PREFERENCE_UNKNOWN
+    unknown = OwnerPreference(subject=device("home-00"), from_ms=0, preference=Preference.UNKNOWN, revision=9)
+    assert left_out(book_of([*member(), unknown]), "home-00", DAY_MS) is LeftOut.PREFERENCE_UNKNOWN
 
 
 def test_a_battery_is_enrolled_through_the_meter_it_is_behind_while_it_is_behind_it() -> None:
@@ -162,35 +165,35 @@ def test_a_battery_is_enrolled_through_the_meter_it_is_behind_while_it_is_behind
         enrolled(meter("m-1")),
         held(meter("m-1"), "c-1"),
         consented("c-1"),
-        MeterDevice(meter="m-1", device="home-1", from_ms=DAY_MS, until_ms=2 * DAY_MS, revision=9),
+        MeterDevice(meter="m-1", device="home-00", from_ms=DAY_MS, until_ms=2 * DAY_MS, revision=9),
     ]
     book = book_of(facts)
-    assert [left_out(book, "home-1", day * DAY_MS) for day in (0, 1, 2)] == [
+    assert [left_out(book, "home-00", day * DAY_MS) for day in (0, 1, 2)] == [
         LeftOut.CONSENT_MISSING, LeftOut.NOT, LeftOut.CONSENT_MISSING,
     ]  # fmt: skip
-    assert book.devices_of(["m-1"], DAY_MS) == [["home-1"]]
+    assert book.devices_of(["m-1"], DAY_MS) == [["home-00"]]
     assert book.devices_of(["m-2"], DAY_MS) == [[]]
 
 
 def test_a_meter_that_changes_hands_in_mid_month_needs_the_consent_of_its_new_customer() -> None:
     facts: list[Fact] = [
         enrolled(meter("m-1")),
-        MeterDevice(meter="m-1", device="home-1", from_ms=0, revision=9),
+        MeterDevice(meter="m-1", device="home-00", from_ms=0, revision=9),
         held(meter("m-1"), "seller"),
         consented("seller"),
         held(meter("m-1"), "buyer", from_ms=15 * DAY_MS, revision=11),
     ]
-    assert left_out(book_of(facts), "home-1", 15 * DAY_MS - 1) is LeftOut.NOT
-    assert left_out(book_of(facts), "home-1", 15 * DAY_MS) is LeftOut.CONSENT_MISSING
+    assert left_out(book_of(facts), "home-00", 15 * DAY_MS - 1) is LeftOut.NOT
+    assert left_out(book_of(facts), "home-00", 15 * DAY_MS) is LeftOut.CONSENT_MISSING
     agreed = [*facts, consented("buyer", given_ms=16 * DAY_MS, revision=12)]
-    assert left_out(book_of(agreed), "home-1", 16 * DAY_MS) is LeftOut.NOT
+    assert left_out(book_of(agreed), "home-00", 16 * DAY_MS) is LeftOut.NOT
 
 
 def test_who_is_paid_changes_nothing_about_membership() -> None:
     book = book_of(member())
-    payee = Payee(subject=device("home-1"), payee="bank", role=PayeeRole.FINANCIER, from_ms=0, revision=9)
+    payee = Payee(subject=device("home-00"), payee="bank", role=PayeeRole.FINANCIER, from_ms=0, revision=9)
     assert not book.add(payee)
-    assert left_out(book, "home-1", DAY_MS) is LeftOut.NOT
+    assert left_out(book, "home-00", DAY_MS) is LeftOut.NOT
 
 
 def test_membership_says_how_long_it_holds() -> None:
@@ -289,10 +292,43 @@ def test_any_order_of_facts_and_questions_ends_in_the_same_membership_at_every_i
 @given(facts=fact_sets(), at_ms=instants)
 def test_what_is_in_force_of_a_battery_itself_is_what_its_membership_says(facts: list[Fact], at_ms: int) -> None:
     newest = {fact.key: fact for fact in facts if isinstance(fact, Enrollment) and fact.program == PROGRAM}
-    alone = [fact for fact in newest.values() if fact.subject == device("home-1")]
+    alone = [fact for fact in newest.values() if fact.subject == device("home-00")]
     found = in_force(alone, at_ms)
     of = book_of(alone).membership(PROGRAM, at_ms).take(np.array([0 if alone else -1], dtype=np.int32))
     assert of.status.tolist() == [EnrollmentStatus.NONE if found is None else found.status]
+
+
+@given(facts=fact_sets(), more=fact_sets(), at_ms=instants)
+def test_whoever_a_fact_changes_is_named_and_answered_alone_as_among_all(
+    facts: list[Fact], more: list[Fact], at_ms: int
+) -> None:
+    book = book_of(facts)
+    before, version, subjects_before = book.membership(PROGRAM, at_ms), book.version, book.subjects
+    for fact in more:
+        book.add(replace(fact, revision=fact.revision + 100))
+    changed = book.changed_since(version)
+    assert changed is not None
+    after, few = book.membership(PROGRAM, at_ms), book.membership(PROGRAM, at_ms, changed)
+    assert few.left_out.tolist() == after.left_out[changed].tolist()
+    assert few.stated_ms.tolist() == after.stated_ms[changed].tolist()
+    assert few.customer.tolist() == after.customer[changed].tolist()
+    different = np.flatnonzero(before.left_out != after.left_out[:subjects_before])
+    assert set(different.tolist()) <= set(changed.tolist())
+    places = changed[changed < subjects_before]
+    held_on = before.replaced(places, few.take(np.flatnonzero(changed < subjects_before).astype(np.int32)))
+    for other in range(max(held_on.from_ms, 0), min(held_on.until_ms, 31)):
+        again = book.membership(PROGRAM, other).left_out[:subjects_before]
+        assert again.tolist() == held_on.left_out.tolist(), "until an edge"
+
+
+def test_a_book_that_changed_too_much_says_so() -> None:
+    book = EnrollmentBook()
+    for number in range(TOUCHED_MAX + 1):
+        book.add(enrolled(device(f"home-{number}"), revision=number + 1))
+    assert book.changed_since(0) is None
+    last = book.changed_since(book.version - 2)
+    assert last is not None
+    assert last.tolist() == [TOUCHED_MAX - 1, TOUCHED_MAX]
 
 
 @given(facts=fact_sets(), at_ms=instants)

@@ -5,6 +5,8 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.domain.events.exclusions import Exclusion
 from gateway.domain.events.request import TargetGroup
@@ -22,7 +24,9 @@ from gateway.domain.registry.territory import Area
 from gateway.observability.metrics import Sample
 from gateway.services.programs.participation import ProgramParticipation
 from gateway.services.settings import ProgramSettings
+from tests.domain.programs.stated import PROGRAM as SHARED
 from tests.domain.programs.stated import consented, device, enrolled, held, withdrawn
+from tests.domain.programs.test_enrollment import fact_sets
 from tests.scenes.world import World, group, homes_of
 
 PROGRAM = "test"
@@ -257,3 +261,34 @@ async def test_who_is_enrolled_is_in_an_exclusion_of_the_program_whatever_the_st
     await scene.world.go(2)
     assert scene.controlled() == ["home-01"]
     assert scene.participation.programs() == {PROGRAM}
+
+
+@given(facts=fact_sets(), at_ms=st.integers(0, 20))
+def test_what_is_worked_out_of_a_few_is_what_is_worked_out_of_all(facts: list[Fact], at_ms: int) -> None:
+    fleet = World(homes_of(3)).fleet
+    book = EnrollmentBook()
+    programs = {SHARED: ProgramSettings(enrollment="enforce")}
+    kept = ProgramParticipation(book, fleet=fleet, programs=programs)
+    for fact in facts:
+        book.add(fact)
+        found = kept.standing(SHARED, at_ms)
+        fresh = ProgramParticipation(book, fleet=fleet, programs=programs).standing(SHARED, at_ms)
+        assert found.left_out.tolist() == fresh.left_out.tolist()
+        assert found.mismatched.tolist() == fresh.mismatched.tolist()
+        assert found.membership.stated_ms.tolist() == fresh.membership.stated_ms.tolist()
+
+
+def test_one_fact_is_worked_out_without_looking_at_everybody(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int | None] = []
+    whole = EnrollmentBook.membership
+
+    def membership(book: EnrollmentBook, program: str, at_ms: int, among: Any = None) -> Any:
+        asked.append(None if among is None else len(among))
+        return whole(book, program, at_ms, among)
+
+    monkeypatch.setattr(EnrollmentBook, "membership", membership)
+    scene = Scene("enforce", *ALL)
+    scene.participation.standing(PROGRAM, scene.now_ms)
+    scene.book.add(withdrawn("c-1", scene.now_ms, program=PROGRAM, revision=99))
+    scene.participation.standing(PROGRAM, scene.now_ms + 1)
+    assert asked == [None, 1]
