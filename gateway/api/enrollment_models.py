@@ -141,7 +141,8 @@ class FactChangeList(Body):
 class DueState(Body):
     """What is due of a program on one of its own days: the first of it `at`, `local` in its time zone. `count` subjects
     or customers, `some` of them by name; `lacking` counts what they lack, as the peer says. `delivery_period` is the
-    rate's key where a locked rate ends."""
+    rate's key where a locked rate ends. What a program's file says (`data`, `nomination opens`, `nomination`) is of the
+    program as a whole; `unverified`: no text was found that says so."""
 
     at: Moment
     local: Moment
@@ -151,6 +152,7 @@ class DueState(Body):
     count: int
     some: list[str]
     lacking: dict[str, int]
+    unverified: bool
 
 
 class DueList(Body):

@@ -152,7 +152,7 @@ def deadlines(
 ) -> None:
     """What has to be done by when, in each program's local time.
 
-    Enrollments and activations that are open, consents that expire, locked rates that end."""
+    Enrollments and activations that are open, consents that expire, locked rates that end, data and nominations."""
     found = ask(url, ops.LIST_DEADLINES, _query(days=days))["deadlines"]
     if as_json:
         out.print_json(data=found)
@@ -161,6 +161,7 @@ def deadlines(
         {name: one[name] for name in ("local", "what", "program", "delivery_period", "count")}
         | {
             "first": " ".join(one["some"]),
+            "unverified": "not verified" if one["unverified"] else None,
             "lacking": " ".join(f"{reason} ({count})" for reason, count in one["lacking"].items()) or None,
         }
         for one in found

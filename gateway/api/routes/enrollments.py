@@ -155,6 +155,7 @@ class EnrollmentRoutes:
             DueState(
                 at=rfc3339(one.at_ms), local=one.local.isoformat(), what=one.what, program=one.program,
                 delivery_period=one.period or None, count=one.count, some=list(one.some), lacking=one.lacking,
+                unverified=one.unverified,
             )
             for one in found
         )  # fmt: skip

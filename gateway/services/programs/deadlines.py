@@ -1,12 +1,14 @@
 """What is to be done by when: enrollments and activations that are open, consents and locked rates that end."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 from gateway.domain.programs.facts import Consent, Enrollment, EnrollmentStatus, Fact, Withdrawal
+from gateway.domain.programs.terms import ProgramTerms
+from gateway.domain.rules.values import Certainty
 
 SETTLED = (EnrollmentStatus.ACTIVE, EnrollmentStatus.INELIGIBLE)
 """Enrollments for which no deadline counts any more."""
@@ -21,7 +23,8 @@ ZoneOf = Callable[[str], str]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Due:
     """What is due of a program on one of its local days: `at_ms` (UTC) the first, of `count` subjects or customers, of
-    which `some` are named; `lacking` counts what they lack, as the peer says."""
+    which `some` are named; `lacking` counts what they lack, as the peer says. What a program's file says concerns the
+    program as a whole; `unverified`: no text was found that says so."""
 
     at_ms: int
     local: datetime
@@ -31,6 +34,7 @@ class Due:
     count: int
     some: tuple[str, ...]
     lacking: dict[str, int]
+    unverified: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +56,19 @@ def deadlines(facts: Sequence[Fact], now_ms: int, until_ms: int, zone_of: ZoneOf
             together[one.what, one.program, one.period, day].append(one)
     found = [_due(some, zone_of(key[1])) for key, some in together.items()]
     return sorted(found, key=lambda due: (due.at_ms, due.program, due.what, due.period))
+
+
+def of_programs(terms: Mapping[str, ProgramTerms], now_ms: int, until_ms: int) -> list[Due]:
+    """What the programs' own terms say is due from now until `until_ms`: data and nominations of a period, the first
+    one first."""
+    found = [
+        Due(
+            at_ms=one.at_ms, local=_local(one.at_ms, of.zone), what=one.what, program=name, period=one.period, count=0,
+            some=(), lacking={}, unverified=one.certainty is Certainty.UNVERIFIED,
+        )
+        for name, of in terms.items() for one in of.due(now_ms, until_ms)
+    ]  # fmt: skip
+    return sorted(found, key=lambda due: (due.at_ms, due.program, due.what))
 
 
 def _due(some: list[_One], zone: str) -> Due:

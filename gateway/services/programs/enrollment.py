@@ -31,7 +31,7 @@ from gateway.ports.programs import FactQuestion, FactStore, PersonalStore, Store
 from gateway.services.devices.row_faults import BadRow, RowFault, bounded
 from gateway.services.devices.table_rows import TableForm
 from gateway.services.programs import statements
-from gateway.services.programs.deadlines import Due, deadlines
+from gateway.services.programs.deadlines import Due, deadlines, of_programs
 from gateway.services.programs.fact_trail import FactTrail
 from gateway.services.programs.rows import ConsentRow, CustomerRow, EnrollmentRow, TableRow, read_table
 from gateway.services.programs.statements import KnownFacts, TableFacts
@@ -142,10 +142,14 @@ class Enrollments(Part):
         return len(left)
 
     async def deadlines(self, days: int) -> list[Due]:
-        """What is due within so many days. Raises StorageError."""
+        """What is due within so many days: of facts, and of the programs that facts name. Raises StorageError."""
         facts = await self.every((Enrollment, Consent, Withdrawal))
         now_ms = self._clock.now().utc_ms
-        return await asyncio.to_thread(deadlines, facts, now_ms, now_ms + days * DAY_MS, self._zone_of)
+        until_ms = now_ms + days * DAY_MS
+        named = {name: self._terms[name] for name in self.book.programs() if name in self._terms}
+        own = await asyncio.to_thread(of_programs, named, now_ms, until_ms)
+        found = await asyncio.to_thread(deadlines, facts, now_ms, until_ms, self._zone_of)
+        return sorted([*found, *own], key=lambda due: (due.at_ms, due.program, due.what, due.period))
 
     def _zone_of(self, program: str) -> str:
         return self._terms[program].zone if program in self._terms else UTC

@@ -1,13 +1,17 @@
 """What is due, day by day in the program's own time."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from gateway.domain.programs.facts import Deadline, EnrollmentStatus, Fact, RateLock
-from gateway.services.programs.deadlines import Due, deadlines
+from gateway.programs.loader import load_programs
+from gateway.services.programs.deadlines import Due, deadlines, of_programs
 from tests.domain.programs.stated import DAY_MS, consented, device, enrolled, withdrawn
 from tests.services.programs.stores import AUG_1, JULY_1
+
+PROGRAMS = Path(__file__).parents[3] / "config" / "programs"
 
 CALIFORNIA = "America/Los_Angeles"
 
@@ -62,3 +66,16 @@ def test_a_consent_that_ends_is_due_unless_another_one_goes_on_or_it_was_withdra
 def test_a_locked_rate_that_ends_is_due_by_its_key() -> None:
     locked = replace(enrolled(device("home-1")), rate=RateLock(key="ri-2024", locked_ms=0, until_ms=AUG_1))
     assert [(one.what, one.period) for one in due(locked)] == [("locked rate ends", "ri-2024")]
+
+
+def test_what_the_programs_own_terms_say_is_due_is_told_and_says_whether_it_is_verified() -> None:
+    shipped = {name: one.terms for name, one in load_programs(PROGRAMS).items()}
+    july_1_ms = 1_782_889_200_000
+    two = {name: shipped[name] for name in ("dsgs-option3", "ra-leap")}
+    found = of_programs(two, july_1_ms, july_1_ms + 30 * DAY_MS)
+    assert [(due.program, due.what, due.period, due.local.isoformat(), due.unverified) for due in found] == [
+        ("ra-leap", "nomination", "2026-09", "2026-07-03T17:00:00-07:00", True),
+        ("dsgs-option3", "data", "2026-06", "2026-07-15T17:00:00-07:00", True),
+        ("ra-leap", "data", "2026-06", "2026-07-15T17:00:00-07:00", True),
+        ("ra-leap", "nomination opens", "2026-10", "2026-07-18T00:00:00-07:00", True),
+    ]
