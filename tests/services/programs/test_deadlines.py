@@ -68,14 +68,30 @@ def test_a_locked_rate_that_ends_is_due_by_its_key() -> None:
     assert [(one.what, one.period) for one in due(locked)] == [("locked rate ends", "ri-2024")]
 
 
-def test_what_the_programs_own_terms_say_is_due_is_told_and_says_whether_it_is_verified() -> None:
+CONTRACT = """\
+    deadlines:
+      data: {value: {per: month, days_after: 15, by: "17:00"}, evidence: verified, source: contract}
+      nomination:
+        value: {per: month, opens_days_before: 75, days_before: 60, by: "17:00"}
+        evidence: unverified
+        source: contract
+"""
+
+
+def test_shipped_programs_name_no_deadline_that_no_text_says() -> None:
     shipped = {name: one.terms for name, one in load_programs(PROGRAMS).items()}
-    july_1_ms = 1_782_889_200_000
-    two = {name: shipped[name] for name in ("dsgs-option3", "ra-leap")}
-    found = of_programs(two, july_1_ms, july_1_ms + 30 * DAY_MS)
-    assert [(due.program, due.what, due.period, due.local.isoformat(), due.unverified) for due in found] == [
-        ("ra-leap", "nomination", "2026-09", "2026-07-03T17:00:00-07:00", True),
-        ("dsgs-option3", "data", "2026-06", "2026-07-15T17:00:00-07:00", True),
-        ("ra-leap", "data", "2026-06", "2026-07-15T17:00:00-07:00", True),
-        ("ra-leap", "nomination opens", "2026-10", "2026-07-18T00:00:00-07:00", True),
+    assert of_programs(shipped, JULY_1, JULY_1 + 365 * DAY_MS) == []
+
+
+def test_the_dates_of_a_contract_in_the_programs_file_are_told_and_whether_they_are_verified(tmp_path: Path) -> None:
+    text = (PROGRAMS / "ra-leap.yaml").read_text()
+    text = text.replace("sources:\n", "sources:\n  contract: The contract\n", 1)
+    text = text.replace("    preparation:\n", f"{CONTRACT}    preparation:\n", 1)
+    (tmp_path / "ra-leap.yaml").write_text(text)
+    own = {name: one.terms for name, one in load_programs(tmp_path).items()}
+    found = of_programs(own, JULY_1, JULY_1 + 30 * DAY_MS)
+    assert [(due.what, due.period, due.local.isoformat(), due.unverified) for due in found] == [
+        ("nomination", "2026-09", "2026-07-03T17:00:00-07:00", True),
+        ("data", "2026-06", "2026-07-15T17:00:00-07:00", False),
+        ("nomination opens", "2026-10", "2026-07-18T00:00:00-07:00", True),
     ]
