@@ -263,19 +263,27 @@ async def test_who_is_enrolled_is_in_an_exclusion_of_the_program_whatever_the_st
     assert scene.participation.programs() == {PROGRAM}
 
 
-@given(facts=fact_sets(), at_ms=st.integers(0, 20))
-def test_what_is_worked_out_of_a_few_is_what_is_worked_out_of_all(facts: list[Fact], at_ms: int) -> None:
+@given(facts=fact_sets(), data=st.data())
+def test_what_is_worked_out_of_a_few_is_what_is_worked_out_of_all_whenever_it_is_asked(
+    facts: list[Fact], data: st.DataObject
+) -> None:
     fleet = World(homes_of(3)).fleet
     book = EnrollmentBook()
     programs = {SHARED: ProgramSettings(enrollment="enforce")}
     kept = ProgramParticipation(book, fleet=fleet, programs=programs)
+    at_ms = data.draw(st.integers(0, 20))
     for fact in facts:
         book.add(fact)
-        found = kept.standing(SHARED, at_ms)
-        fresh = ProgramParticipation(book, fleet=fleet, programs=programs).standing(SHARED, at_ms)
-        assert found.left_out.tolist() == fresh.left_out.tolist()
-        assert found.mismatched.tolist() == fresh.mismatched.tolist()
-        assert found.membership.stated_ms.tolist() == fresh.membership.stated_ms.tolist()
+        if not data.draw(st.booleans()):
+            continue
+        at_ms = max(at_ms + data.draw(st.integers(-1, 2)), 0)
+        fresh = ProgramParticipation(book, fleet=fleet, programs=programs)
+        for program in (SHARED, "ra"):
+            found, anew = kept.standing(program, at_ms), fresh.standing(program, at_ms)
+            assert found.left_out.tolist() == anew.left_out.tolist()
+            assert found.mismatched.tolist() == anew.mismatched.tolist()
+            for column in ("status", "stated_ms", "consent", "preference", "customer"):
+                assert getattr(found.membership, column).tolist() == getattr(anew.membership, column).tolist(), column
 
 
 def test_one_fact_is_worked_out_without_looking_at_everybody(monkeypatch: pytest.MonkeyPatch) -> None:
