@@ -189,7 +189,7 @@ class WebhookDoor(Part):
                 if peer is None:
                     await self._inbox.finish(message.id, Taken.REFUSED, ["(peer): is not configured any more"])
                 else:
-                    taken, _ = await self._carry_out(peer, message.id, message.payload, message.received_ms)
+                    taken, _ = await self._settle(peer, message.id, message.payload, message.received_ms)
                     peer.counts[taken] += 1
                 self._waiting -= 1
             self._recovered = True
@@ -198,7 +198,20 @@ class WebhookDoor(Part):
 
     async def _take(self, peer: _Peer, body: bytes, received_ms: int) -> tuple[Taken, WebhookAnswer]:
         kept = await self._inbox.keep(peer.known.name, received_ms, body)
-        return await self._carry_out(peer, kept, body, received_ms)
+        return await self._settle(peer, kept, body, received_ms)
+
+    async def _settle(self, peer: _Peer, kept: int, body: bytes, received_ms: int) -> tuple[Taken, WebhookAnswer]:
+        """Carry out a message. One that fails as nobody foresaw is refused, stays to be looked at, and
+        holds back no other one, neither now nor after a restart."""
+        try:
+            return await self._carry_out(peer, kept, body, received_ms)
+        except StorageError:
+            raise
+        except Exception as error:
+            log.exception("a webhook could not be carried out", extra={"peer": peer.known.name, "kept": kept})
+            problems = (f"(body): could not be carried out: {type(error).__name__}",)
+            await self._inbox.finish(kept, Taken.REFUSED, problems)
+            return Taken.REFUSED, WebhookAnswer(status=STATUS[Taken.REFUSED], problems=problems)
 
     async def _carry_out(
         self, peer: _Peer, kept: int, body: bytes, received_ms: int

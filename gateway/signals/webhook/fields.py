@@ -144,8 +144,9 @@ class EventFields:
     def _length(self, field: LengthField | None) -> float | None:
         if field is None:
             return None
-        found = field.value if field.at is None else self._number(field.at)
-        return float(found or 0.0) * UNITS_S[field.unit]
+        if field.at is None:
+            return float(field.value or 0.0) * UNITS_S[field.unit]
+        return _in_unit(field.at, self._number(field.at), UNITS_S[field.unit])
 
     def _number(self, pointer: str) -> float:
         return _number(pointer, self._needed(pointer))
@@ -174,8 +175,8 @@ class EventFields:
         if field.each is None:
             number = _number(field.at, found)
         else:
-            number = math.fsum(_number(pointer, one) for pointer, one in _each(field.at, found, field.each))
-        power_w = number * UNITS_W[field.unit]
+            number = _sum(field.at, [_number(pointer, one) for pointer, one in _each(field.at, found, field.each)])
+        power_w = _in_unit(field.at, number, UNITS_W[field.unit])
         if field.positive == "unsigned" and power_w < 0:
             raise _Unreadable(field.at, f"{_shown(found)}: a power without a sign is needed")
         way = self.members.get("direction") if field.positive == "unsigned" else field.positive
@@ -204,7 +205,7 @@ class EventFields:
             return float(field.value or 0.0) * scale
         if value_at(self._event, field.at) in (ABSENT, None):
             return float(field.absent) * scale
-        return self._number(field.at) * scale
+        return _in_unit(field.at, self._number(field.at), scale)
 
     def _program(self) -> str | None:
         field = self._fields.program
@@ -260,6 +261,21 @@ def _number(pointer: str, found: Any) -> float:
     if isinstance(found, bool) or not isinstance(found, int | float) or not math.isfinite(found):
         raise _Unreadable(pointer, f"a number is needed, not {_shown(found)}")
     return float(found)
+
+
+def _in_unit(pointer: str, number: float, unit: float) -> float:
+    """A number in our unit. One that has no place there is refused: written on, it would be null, which means the
+    most."""
+    if not math.isfinite(number * unit):
+        raise _Unreadable(pointer, f"{_shown(number)} is too large")
+    return number * unit
+
+
+def _sum(pointer: str, numbers: Sequence[float]) -> float:
+    try:
+        return math.fsum(numbers)
+    except OverflowError as error:
+        raise _Unreadable(pointer, "the sum is too large") from error
 
 
 def _moment(pointer: str, found: Any, form: TimeFormat) -> datetime:

@@ -5,6 +5,9 @@ from typing import Any
 import orjson
 import pytest
 
+from gateway.domain.events.book import Answer
+from gateway.domain.events.request import EventRequest
+from gateway.services.events.intake import Dispatcher
 from tests.api.test_app import Rig, rig
 from tests.signals.webhook.builders import BEARER, axle_event, dispatch, dispatches, signed
 
@@ -122,3 +125,22 @@ async def test_peer_that_sends_too_many_messages_is_told_when_to_go_on() -> None
             async with r.client.request("POST", VOLTUS, data=b"x", headers=BEARER) as reply:
                 assert reply.status == (400 if number < 600 else 429)
         assert int(reply.headers["Retry-After"]) >= 1
+
+
+async def test_message_that_fails_unforeseen_is_refused_and_holds_back_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    submit = Dispatcher.submit
+
+    async def failing(self: Dispatcher, request: EventRequest) -> Answer:
+        if request.id == "poison":
+            raise OverflowError("nobody thought of it")
+        return await submit(self, request)
+
+    monkeypatch.setattr(Dispatcher, "submit", failing)
+    async with rig() as r:
+        at = now_ms(r) + HOUR_MS
+        told = await to_voltus(r, dispatch("poison", at_ms=at), status=400)
+        assert told["problems"] == ["(body): could not be carried out: OverflowError"]
+        assert outcomes(await to_voltus(r, dispatch("fine", at_ms=at))) == [("fine", "accepted")]
+        assert [one["outcome"] for one in await kept(r, VOLTUS)] == ["done", "refused"], "none waits for a restart"

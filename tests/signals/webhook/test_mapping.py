@@ -105,6 +105,35 @@ def test_field_that_is_not_as_the_file_says_is_refused_by_its_pointer(change: di
     assert any(each.startswith(told) for each in found), found
 
 
+@pytest.mark.parametrize("kw", [1e306, -1e306, 1.7e308])
+def test_power_that_is_too_large_for_a_number_is_refused_and_never_the_most(kw: float) -> None:
+    assert problems("axle", axle_event(at_ms=T0, issued_ms=T0, level_kw=kw)) == (
+        f"/level_kw: {orjson.dumps(kw).decode()} is too large",
+    )
+    sites = [{"id": "s1", "commitment": kw}, {"id": "s2", "commitment": kw}]
+    (told,) = problems("voltus", dispatches(dispatch(at_ms=T0, sites=sites)))
+    assert told.startswith("/dispatches/0/sites: ")
+    assert "too large" in told
+
+
+def test_length_and_reserve_that_are_too_large_for_a_number_are_refused() -> None:
+    event: dict[str, Any] = {
+        "id": {"at": "/id"}, "start": {"at": "/start", "time": "epoch_s"}, "duration": {"at": "/hours", "unit": "h"},
+        "power": {"at": "/kw", "unit": "kW", "positive": "discharge"}, "reserve": {"at": "/keep", "unit": "fraction",
+        "absent": 0.2}, "program": {"value": "p"}, "devices": {"all": True},
+    }  # fmt: skip
+    file = {
+        "webhook": "x", "title": "one of ours", "evidence": "unverified", "source": "none known",
+        "auth": {"kind": "bearer", "secret": "env:X"}, "event": event,
+    }  # fmt: skip
+    peer = parse_webhook(orjson.dumps(file).decode(), name="x.yaml")
+    body = {"id": "e", "start": T0 // 1000, "hours": 1e306, "kw": 1, "keep": 1e308}
+    (found,) = read_events(peer, orjson.dumps(body), T0)
+    assert isinstance(found, BadEvent)
+    assert {problem.partition(":")[0] for problem in found.problems} == {"/hours", "/keep"}
+    assert all("too large" in problem for problem in found.problems)
+
+
 def test_bad_event_of_a_body_keeps_back_no_other() -> None:
     body = dispatches(dispatch("a", at_ms=T0), dispatch("b", at_ms=T0, program="x"), dispatch("c", at_ms=T0))
     found = read_events(DOCUMENTS["voltus"], body, T0)
