@@ -103,8 +103,9 @@ def make_plan(known: Iterable[KnownSlot], events: Mapping[str, int], now_ms: int
         for chain in _chains(slots):
             if chain.end_ms > now_ms:
                 shape = tuple((one.slot.start_ms, one.slot.end_ms, one.slot.energy_kw is None) for one in chain.slots)
-                # a group's power is shared by its own members alone
-                group = owner if slots[0].slot.level == "group" else ""
+                # a group's power is shared by its own members alone, and each of two at once has its own
+                first = chain.slots[0].slot
+                group = (owner, first.event_id) if first.level == "group" else ()
                 bundles[(terms, group, shape)].append(chain)
     found = sorted(bundles.values(), key=_first)
     names = _named(found, {*events, *(one.event for one in everything if one.event)})

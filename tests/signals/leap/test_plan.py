@@ -125,6 +125,21 @@ def test_each_group_is_an_event_of_its_own_whose_power_is_for_all() -> None:
     ])  # fmt: skip
 
 
+def test_two_dispatches_of_a_group_at_the_same_time_are_an_event_each_with_its_own_members() -> None:
+    planner = Planner()
+    told = group_body("g", ["a", "b"], slot("x", group=True, energy_kw=12))
+    told["group_dispatches"] += group_body("g", ["c"], slot("y", group=True, energy_kw=7))["group_dispatches"]
+    told["group_dispatches"] += group_body("g", ["c"], slot("z", group=True, energy_kw=5))["group_dispatches"]
+    plan = planner.take(told, "group")
+    found = {event.id: (event.meters, event.kw) for event in plan.events}
+    assert found == {
+        uid("x"): ((uid("a"), uid("b")), ((12.0,),)),
+        uid("y"): ((uid("c"),), ((7.0,),)),
+        uid("z"): ((uid("c"),), ((5.0,),)),
+    }
+    assert {event.id for event in planner.plan(planner.ms).events} == set(found)
+
+
 def test_nominations_add_up_and_one_that_is_missing_leaves_the_sum_unknown() -> None:
     plan = Planner().take(body({"m": [slot("a", nomination_kw=3)], "n": [slot("b", nomination_kw=4)]}))
     assert [event.nomination_kw for event in plan.events] == [7]
