@@ -57,12 +57,16 @@ class Incoming:
             view = view[os.write(self._file, view) :]
 
     def keep(self) -> str:
-        """Make it durable under its name; returns that."""
+        """Make it durable under its name; returns that. Where the disk does not do it, nothing of it stays."""
         try:
-            os.fsync(self._file)
-        finally:
-            os.close(self._file)
-        os.replace(self._part, self._path)
+            try:
+                os.fsync(self._file)
+            finally:
+                os.close(self._file)
+            os.replace(self._part, self._path)
+        except OSError:
+            self._part.unlink(missing_ok=True)
+            raise
         sync_directory(self._path.parent)
         return self._path.name
 
@@ -103,6 +107,16 @@ class BodyInbox:
         """Begin a body that came (or was asked for) at `at_ms`."""
         self._number = (self._number + 1) % 1_000_000
         return Incoming(self._waiting / f"{at_ms:015d}-{self._number:06d}-{os.urandom(4).hex()}.{kind}")
+
+    def store(self, kind: str, at_ms: int, data: bytes) -> None:
+        """Make a body durable that is here as a whole."""
+        body = self.begin(kind, at_ms)
+        try:
+            body.write(data)
+        except OSError:
+            body.drop()
+            raise
+        body.keep()
 
     def came(self, size: int) -> None:
         """A body of this size waits now."""

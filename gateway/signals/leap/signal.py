@@ -117,13 +117,7 @@ class LeapSignal(Part):
 
     async def keep_page(self, kind: str, asked_ms: int, page: bytes) -> None:
         """Put a page of search into the inbox. Raises OSError."""
-
-        def kept() -> None:
-            body = self.inbox.begin(kind, asked_ms)
-            body.write(page)
-            body.keep()
-
-        await asyncio.to_thread(kept)
+        await asyncio.to_thread(self.inbox.store, kind, asked_ms, page)
         self.inbox.came(len(page))
         self._news.set()
 

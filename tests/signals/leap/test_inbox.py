@@ -1,0 +1,37 @@
+"""What is kept of bodies, and what is not when the disk does not do what is asked of it."""
+
+import errno
+import os
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+
+from gateway.signals.leap.inbox import BodyInbox
+
+
+def full(*_: Any) -> NoReturn:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+@pytest.mark.parametrize("call", ["write", "fsync", "replace"])
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts open files in /proc")
+def test_page_that_the_disk_does_not_take_leaves_no_file_and_none_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    inbox = BodyInbox(tmp_path)
+    inbox.open()
+    before = open_files()
+    with monkeypatch.context() as broken:
+        broken.setattr(os, call, full)
+        for _ in range(5):
+            with pytest.raises(OSError, match="No space"):
+                inbox.store("meter_search", 1, b"{}")
+    assert open_files() == before
+    assert [*(tmp_path / "inbox").iterdir()] == []
+    inbox.store("meter_search", 1, b"{}")
+    assert [body.kind for body in inbox.waiting()] == ["meter_search"]
