@@ -29,6 +29,8 @@ TEXT_MAX = 256
 MORE_MAX = 4_096
 WORDS_MAX = 16
 SHOWN_MAX = 120
+BAD_NAMED_MAX = 1_000
+"""Slots of a body that are named as not readable."""
 YEARS = range(2000, 2200)
 
 INTEGRATION_FLAGS = ("integration_test_notification", "is_integration_test_notification")
@@ -98,11 +100,19 @@ class BadSlot:
 
 @dataclass(slots=True, kw_only=True)
 class BodyRead:
-    """What a body says. `problem`: why it is no dispatch body at all, "" = it is one."""
+    """What a body says. `bad`: the first of what cannot be read, of `bad_total`; `problem`: why it is no dispatch body
+    at all, "" = it is one."""
 
     slots: list[DispatchSlot] = field(default_factory=list)
     bad: list[BadSlot] = field(default_factory=list)
+    bad_total: int = 0
     problem: str = ""
+
+    def refuse(self, place: str, problem: str, event_id: str = "") -> None:
+        """Note what cannot be read. A body of nothing else is millions of them, so only the first are named."""
+        self.bad_total += 1
+        if len(self.bad) < BAD_NAMED_MAX:
+            self.bad.append(BadSlot(place=place, problem=problem, event_id=event_id))
 
 
 class NotReadable(ValueError):
@@ -141,7 +151,7 @@ def _read(
     for i, item in enumerate(items):
         place = f"{name}[{i}]"
         if not isinstance(item, Mapping):
-            found.bad.append(BadSlot(place=place, problem="no object"))
+            found.refuse(place, "no object")
             continue
         try:
             base = _base(item, level, owner_name, integration=integration, test=test)
@@ -149,18 +159,18 @@ def _read(
             if not isinstance(slots, list) or not slots:
                 raise NotReadable("timeslots: missing, or no list with a slot")
         except NotReadable as error:
-            found.bad.append(BadSlot(place=place, problem=str(error), event_id=_first_id(item, id_name)))
+            found.refuse(place, str(error), _first_id(item, id_name))
             continue
         more = dict(beside) | {key: value for key, value in item.items() if key not in _OF_AN_ITEM}
         for j, slot in enumerate(slots):
             at = f"{place}.timeslots[{j}]"
             if not isinstance(slot, Mapping):
-                found.bad.append(BadSlot(place=at, problem="no object"))
+                found.refuse(at, "no object")
                 continue
             try:
                 found.slots.append(_slot(slot, id_name, base, more))
             except NotReadable as error:
-                found.bad.append(BadSlot(place=at, problem=str(error), event_id=_shown(slot.get(id_name))))
+                found.refuse(at, str(error), _shown(slot.get(id_name)))
     return found
 
 

@@ -97,7 +97,7 @@ class Reader:
             self._store.note_read(name)
             self._store.forget(gone, now_ms - KEPT_MS)
         return {
-            "slots": len(found.slots), "took": dict(counts), "bad": len(found.bad), "problem": found.problem,
+            "slots": len(found.slots), "took": dict(counts), "bad": found.bad_total, "problem": found.problem,
             "gaps": sum(bool(slot.gaps) for slot in found.slots),
             "integration": sum(slot.integration for slot in found.slots),
         }  # fmt: skip

@@ -135,3 +135,12 @@ def test_no_value_of_any_field_breaks_the_reader_or_loses_a_slot(name: str, valu
     assert found.problem or len(found.slots) + len(found.bad) >= 1
     if not found.problem and name not in ("meter_dispatches",):
         assert uid("b") in [s.event_id for s in found.slots]
+
+
+def test_body_of_nothing_that_can_be_read_is_counted_whole_and_named_in_part() -> None:
+    read = read_webhook({"meter_dispatches": [0] * 5_000}, "meter")
+    assert (len(read.bad), read.bad_total) == (1_000, 5_000)
+    assert read.bad[-1].place == "meter_dispatches[999]"
+    told = body({"m": [slot("e"), *({"start_time": "now"} for _ in range(2_000))]})
+    read = read_webhook(told, "meter")
+    assert (len(read.slots), len(read.bad), read.bad_total) == (1, 1_000, 2_000)
