@@ -175,6 +175,20 @@ def test_a_battery_is_enrolled_through_the_meter_it_is_behind_while_it_is_behind
     assert book.devices_of(["m-2"], DAY_MS) == [[]]
 
 
+@pytest.mark.parametrize(("own", "why"), [(None, LeftOut.NOT), (EnrollmentStatus.INELIGIBLE, LeftOut.INELIGIBLE)])
+@pytest.mark.parametrize("furthest", ["m-1", "m-2"])
+def test_of_several_meters_the_furthest_counts_and_before_them_what_is_stated_of_the_battery_itself(
+    furthest: str, own: EnrollmentStatus | None, why: LeftOut
+) -> None:
+    facts: list[Fact] = [held(device("home-00"), "c-1"), consented("c-1")]
+    for number, name in enumerate(("m-1", "m-2")):
+        facts.append(MeterDevice(meter=name, device="home-00", from_ms=number, revision=10 + number))
+        facts.append(enrolled(meter(name), ACTIVE if name == furthest else PENDING, revision=20 + number))
+    if own is not None:
+        facts.append(enrolled(device("home-00"), own, revision=30))
+    assert left_out(book_of(facts), "home-00", DAY_MS) is why
+
+
 def test_a_meter_that_changes_hands_in_mid_month_needs_the_consent_of_its_new_customer() -> None:
     facts: list[Fact] = [
         enrolled(meter("m-1")),
@@ -223,9 +237,12 @@ PERIODS = (
 
 @st.composite
 def fact_sets(draw: st.DrawFn) -> list[Fact]:
-    """Facts with revisions of their own."""
-    made: list[Fact] = []
-    for revision in range(1, draw(st.integers(0, 25)) + 1):
+    """Facts with revisions of their own: who is behind which meter all the time, and whatever else there is."""
+    behind = draw(st.lists(st.tuples(st.sampled_from(["m-1", "m-2"]), st.sampled_from(HOMES)), unique=True, max_size=4))
+    made: list[Fact] = [
+        MeterDevice(meter=of, device=home, from_ms=0, revision=number + 1) for number, (of, home) in enumerate(behind)
+    ]
+    for revision in range(len(made) + 1, len(made) + draw(st.integers(0, 25)) + 1):
         kind, from_ms, until_ms = draw(st.integers(0, 5)), draw(instants), draw(ends)
         if kind == 0:
             made.append(
@@ -329,6 +346,22 @@ def test_a_book_that_changed_too_much_says_so() -> None:
     last = book.changed_since(book.version - 2)
     assert last is not None
     assert last.tolist() == [TOUCHED_MAX - 1, TOUCHED_MAX]
+
+
+@given(facts=fact_sets(), data=st.data())
+def test_who_is_behind_a_meter_follows_from_the_facts_so_far_whatever_was_asked_before(
+    facts: list[Fact], data: st.DataObject
+) -> None:
+    book = EnrollmentBook()
+    for at, fact in enumerate(facts):
+        book.add(fact)
+        newest = {one.key: one for one in facts[: at + 1] if isinstance(one, MeterDevice)}
+        for at_ms in data.draw(st.lists(instants, max_size=2)):
+            behind = [
+                sorted({one.device for one in newest.values() if one.meter == name and one.holds(at_ms)})
+                for name in ("m-1", "m-2")
+            ]
+            assert book.devices_of(["m-1", "m-2"], at_ms) == behind
 
 
 @given(facts=fact_sets(), at_ms=instants)
