@@ -127,6 +127,8 @@ def enrollments(
             continue
         wanted = _enrollment(row, subject, program)
         conflict = homes.conflict(wanted)
+        if conflict is None and not known.group(MeterDevice, row.meter_id or "", row.own_device or ""):
+            conflict = homes.parted(row.meter_id, row.own_device)
         if conflict is not None:
             out.bad[line] = [conflict]
             continue
@@ -236,18 +238,32 @@ class _Homes:
 
     def conflict(self, wanted: Enrollment) -> RowFault | None:
         """Why a home cannot be in this program too; notes that it is where it can."""
-        groups = self._exclusivity.get(wanted.program)
-        if groups and wanted.status in BINDING:
+        if wanted.status in BINDING:
             for home in self._of(wanted.subject):
-                for other in self._bound[home].values():
-                    shared = groups & self._exclusivity.get(other.program, frozenset())
-                    if other.program != wanted.program and shared and _overlap(other.period, wanted.period):
-                        return RowFault(
-                            column="program",
-                            problem=f"{home[1]} is {other.status.name.lower()} in {other.program} in "
-                            f"{other.period.name}, which excludes {wanted.program} ({', '.join(sorted(shared))})",
-                        )
+                problem = self._excluded(home, wanted)
+                if problem is not None:
+                    return RowFault(column="program", problem=problem)
         self._note(wanted)
+        return None
+
+    def parted(self, meter: str | None, device: str | None) -> RowFault | None:
+        """Why a home cannot be behind a meter: a program that one of them is in excludes one that the other is in."""
+        if meter is not None and device is not None:
+            for enrolled in self._bound[str(SubjectKind.LEAP_METER), meter].values():
+                problem = self._excluded((str(SubjectKind.DEVICE), device), enrolled)
+                if problem is not None:
+                    return RowFault(column="meter_id", problem=problem)
+        return None
+
+    def _excluded(self, home: tuple[str, str], wanted: Enrollment) -> str | None:
+        groups = self._exclusivity.get(wanted.program, frozenset())
+        for other in self._bound[home].values():
+            shared = groups & self._exclusivity.get(other.program, frozenset())
+            if other.program != wanted.program and shared and _overlap(other.period, wanted.period):
+                return (
+                    f"{home[1]} is {other.status.name.lower()} in {other.program} in {other.period.name}, which "
+                    f"excludes {wanted.program} ({', '.join(sorted(shared))})"
+                )
         return None
 
     def _note(self, enrolled: Enrollment) -> None:

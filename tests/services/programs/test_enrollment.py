@@ -256,6 +256,19 @@ async def test_a_home_in_two_exclusive_programs_is_refused(tmp_path: Path) -> No
         assert counts(moved) == (2, 2, 0, 0), "once it has left the first one"
 
 
+async def test_a_home_that_comes_behind_a_meter_of_an_exclusive_program_is_refused(tmp_path: Path) -> None:
+    in_ca = ProgramTerms(exclusive=frozenset({"ca"}))
+    terms = {"dsgs": in_ca, "elrp": in_ca, "ra": ProgramTerms()}
+    meter = {key: value for key, value in BASE.items() if key != "device"} | {"meter_id": "m-1", "program": "elrp"}
+    joined = BASE | {"meter_id": "m-1", "program": "ra"}
+    async with opened(tmp_path, terms=terms) as (service, _):
+        assert counts(await enroll(service, BASE, meter)) == (2, 2, 0, 0)
+        report = await enroll(service, joined)
+        assert problems(report) == [(2, "meter_id: home-1 is active in dsgs in DSGS_MAY_JUL, which excludes elrp (ca)")]
+        left = await enroll(service, meter | {"enrollment_status": "INELIGIBLE"}, joined)
+        assert counts(left) == (2, 2, 0, 0), "once the meter has left"
+
+
 async def test_ten_thousand_rows_are_one_commit(tmp_path: Path) -> None:
     rows = [BASE | {"device": f"home-{n}"} for n in range(10_000)]
     async with opened(tmp_path) as (service, _):
