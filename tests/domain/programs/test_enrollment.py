@@ -210,10 +210,40 @@ def test_who_is_paid_changes_nothing_about_membership() -> None:
     assert left_out(book, "home-00", DAY_MS) is LeftOut.NOT
 
 
-def test_membership_says_how_long_it_holds() -> None:
-    book = book_of([*member(), consented("c-1", given_ms=3 * DAY_MS, expires_ms=5 * DAY_MS, revision=7)])
-    found = book.membership(PROGRAM, 4 * DAY_MS)
-    assert (found.from_ms, found.until_ms) == (3 * DAY_MS, 5 * DAY_MS)
+BEGIN_MS, END_MS = 3 * DAY_MS, 5 * DAY_MS
+
+
+@pytest.mark.parametrize(
+    "fact",
+    [
+        consented("c-1", given_ms=BEGIN_MS, expires_ms=END_MS, revision=7),
+        enrolled(device("home-00"), period=DeliveryPeriod(name="spell", from_ms=BEGIN_MS, until_ms=END_MS), revision=7),
+        held(device("home-00"), "c-1", from_ms=BEGIN_MS, until_ms=END_MS, revision=7),
+        MeterDevice(meter="m-1", device="home-00", from_ms=BEGIN_MS, until_ms=END_MS, revision=7),
+        OwnerPreference(
+            subject=device("home-00"), preference=Preference.PARTICIPATE, from_ms=BEGIN_MS, until_ms=END_MS, revision=7
+        ),
+        OwnerPreference(
+            subject=device("home-00"),
+            program=PROGRAM,
+            preference=Preference.PARTICIPATE,
+            from_ms=BEGIN_MS,
+            until_ms=END_MS,
+            revision=7,
+        ),
+    ],
+)
+def test_membership_holds_from_one_edge_of_a_fact_until_the_next(fact: Fact) -> None:
+    book = book_of([*member(), fact])
+    for among in (None, book.numbers([DeviceId("home-00")])):
+        spans = [book.membership(PROGRAM, day * DAY_MS, among) for day in (2, 3, 4, 5)]
+        days = [(span.from_ms // DAY_MS, span.until_ms // DAY_MS) for span in spans]
+        assert days == [(0, 3), (3, 5), (3, 5), (5, 100)]
+
+
+def test_membership_holds_until_consent_is_withdrawn() -> None:
+    found = book_of([*member(), withdrawn("c-1", 3 * DAY_MS)]).membership(PROGRAM, 2 * DAY_MS)
+    assert found.until_ms == 3 * DAY_MS
     assert found.consent.tolist() == [ConsentState.VALID]
 
 
@@ -236,13 +266,13 @@ PERIODS = (
 
 
 @st.composite
-def fact_sets(draw: st.DrawFn) -> list[Fact]:
+def fact_sets(draw: st.DrawFn, most: int = 25) -> list[Fact]:
     """Facts with revisions of their own: who is behind which meter all the time, and whatever else there is."""
     behind = draw(st.lists(st.tuples(st.sampled_from(["m-1", "m-2"]), st.sampled_from(HOMES)), unique=True, max_size=4))
     made: list[Fact] = [
         MeterDevice(meter=of, device=home, from_ms=0, revision=number + 1) for number, (of, home) in enumerate(behind)
     ]
-    for revision in range(len(made) + 1, len(made) + draw(st.integers(0, 25)) + 1):
+    for revision in range(len(made) + 1, len(made) + draw(st.integers(0, most)) + 1):
         kind, from_ms, until_ms = draw(st.integers(0, 5)), draw(instants), draw(ends)
         if kind == 0:
             made.append(
@@ -364,7 +394,7 @@ def test_who_is_behind_a_meter_follows_from_the_facts_so_far_whatever_was_asked_
             assert book.devices_of(["m-1", "m-2"], at_ms) == behind
 
 
-@given(facts=fact_sets(), at_ms=instants)
+@given(facts=st.one_of(fact_sets(), fact_sets(most=5)), at_ms=instants)
 def test_nothing_changes_between_the_edges_that_membership_names(facts: list[Fact], at_ms: int) -> None:
     book = book_of(facts)
     found = book.membership(PROGRAM, at_ms)
