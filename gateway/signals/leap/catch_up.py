@@ -129,7 +129,7 @@ class LeapCatchUp(Part):
         async with self._turn:
             self._signal.wants_search.clear()
             before, found = self._signal.took, SearchFound()
-            asked_ms = self._clock.now().utc_ms
+            asked_ms = self._signal.inbox.stamp(self._clock.now().utc_ms)
             spans = [(from_ms, to_ms)] if schedule else windows(from_ms, to_ms)
             try:
                 for level in self._settings.levels:
@@ -173,11 +173,11 @@ class LeapCatchUp(Part):
             "exclude_real_time_events": self._settings.exclude_real_time,
             "exclude_voluntary_events": self._settings.exclude_voluntary,
         }  # fmt: skip
-        asked_ms = self._clock.now().utc_ms
+        asked_ms = self._signal.inbox.stamp(self._clock.now().utc_ms)
         pages = self._client.pages("POST", f"/v2/dispatch/{level}/search", paging=DISPATCH_PAGES, body=body)
         async for page in pages:
             yield page, asked_ms
-            asked_ms = self._clock.now().utc_ms
+            asked_ms = self._signal.inbox.stamp(self._clock.now().utc_ms)
 
     def _ended(self, asked_ms: int, found: SearchFound) -> None:
         if self.failing:

@@ -84,7 +84,8 @@ class LeapDoor:
             self._receiving -= 1
 
     async def _stored(self, level: str, pieces: AsyncIterator[bytes], announced: int | None) -> LeapAdmission:
-        body = await asyncio.to_thread(self._inbox.begin, level, self._clock.now().utc_ms)
+        at_ms = self._inbox.stamp(self._clock.now().utc_ms)
+        body = await asyncio.to_thread(self._inbox.begin, level, at_ms)
         keeping, size, waits = False, 0, bytearray()
         try:
             async with asyncio.timeout(RECEIVE_S):

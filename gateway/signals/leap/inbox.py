@@ -84,6 +84,7 @@ class BodyInbox:
         self._waiting, self._done, self._bad = (directory / name for name in ("inbox", "done", "bad"))
         self._number = 0
         self._bytes = 0
+        self._stamp_ms = 0
         self._opened = False
         self.kept_bad = 0
 
@@ -94,6 +95,10 @@ class BodyInbox:
         if not self._opened:
             for part in self._waiting.glob("*.part"):
                 part.unlink()
+            named = (
+                _NAME.match(name) for folder in (self._waiting, self._done, self._bad) for name in os.listdir(folder)
+            )
+            self.stamp(max((int(found[1]) for found in named if found is not None), default=0))
         self._opened = True
         self.count_bad()
         self._bytes = sum(body.path.stat().st_size for body in self.waiting())
@@ -102,6 +107,12 @@ class BodyInbox:
     def full(self) -> bool:
         """Whether too much waits to be read already."""
         return self._bytes >= WAITING_BYTES_MAX
+
+    def stamp(self, now_ms: int) -> int:
+        """When something comes or is asked for, UTC ms, by which it counts as older or newer: it never goes back, also
+        where the clock is set back, so that what comes later is never taken for an older word."""
+        self._stamp_ms = max(self._stamp_ms, now_ms)
+        return self._stamp_ms
 
     def begin(self, kind: str, at_ms: int) -> Incoming:
         """Begin a body that came (or was asked for) at `at_ms`."""

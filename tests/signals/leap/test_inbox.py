@@ -35,3 +35,15 @@ def test_page_that_the_disk_does_not_take_leaves_no_file_and_none_open(
     assert [*(tmp_path / "inbox").iterdir()] == []
     inbox.store("meter_search", 1, b"{}")
     assert [body.kind for body in inbox.waiting()] == ["meter_search"]
+
+
+def test_what_comes_after_the_clock_was_set_back_is_no_older_word_also_after_a_restart(tmp_path: Path) -> None:
+    inbox = BodyInbox(tmp_path)
+    inbox.open()
+    inbox.store("meter", inbox.stamp(5_000), b"{}")
+    assert inbox.stamp(2_000) == 5_000
+    (body,) = inbox.waiting()
+    inbox.read(body)
+    again = BodyInbox(tmp_path)
+    again.open()
+    assert [again.stamp(at_ms) for at_ms in (3_000, 5_001)] == [5_000, 5_001]

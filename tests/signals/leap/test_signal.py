@@ -274,3 +274,12 @@ async def test_ten_thousand_meters_with_four_slots_are_one_event_within_seconds(
         assert [len(leg.target.each_w) or 1 for leg in rig.asked[0][0].legs] == [4] * 4
         assert rig.metric("gateway_leap_unknown_meters") == 10_000 - 4
         print(f"{len(raw)} bytes; longest pause {longest * 1000:.1f} ms")
+
+
+async def test_cancellation_that_comes_after_the_clock_was_set_back_counts(tmp_path: Path) -> None:
+    async with signal_at(tmp_path) as rig:
+        await rig.post(body({"m0": [slot("e0")]}))
+        assert state(rig, uid("e0")) is EventState.SCHEDULED
+        rig.clock.utc -= 30_000
+        await rig.post(body({"m0": [slot("e0", cancelled=True)]}))
+        assert state(rig, uid("e0")) is EventState.CANCELLED
