@@ -22,6 +22,7 @@ from gateway.api.routes.fleet import DeviceView, FleetRoutes
 from gateway.api.routes.health import HealthRoutes
 from gateway.api.routes.leap import LeapRoutes, LeapUploads
 from gateway.api.routes.leap_dispatch import LeapDispatch, LeapDispatchRoutes
+from gateway.api.routes.leap_enrollments import LeapEnrollmentRoutes, LeapEnrollments
 from gateway.api.routes.leap_signal import LeapSignalRoutes
 from gateway.api.routes.outbox import OutboxRoutes
 from gateway.api.routes.programs import ProgramRoutes
@@ -86,6 +87,7 @@ class Parts:
     telemetry: Telemetry
     leap: LeapUploads
     leap_dispatch: LeapDispatch = field(default_factory=LeapDispatch)
+    leap_enrollments: LeapEnrollments = field(default_factory=LeapEnrollments)
     clock: Clock
     inventory: DeviceRegistry
     raw: RawMessages
@@ -118,6 +120,7 @@ def make_app(parts: Parts) -> web.Application:
         TelemetryRoutes(parts.telemetry, parts.history),
         LeapRoutes(parts.leap),
         LeapDispatchRoutes(parts.leap_dispatch, parts.clock),
+        LeapEnrollmentRoutes(parts.leap_enrollments),
         LeapSignalRoutes(None if parts.leap_dispatch.signal is None else parts.leap_dispatch.signal.door),
         FleetRoutes(parts.devices, parts.inventory, parts.past),
         RawRoutes(parts.raw),

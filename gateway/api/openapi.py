@@ -16,6 +16,7 @@ from gateway.api.routes.fleet import FleetRoutes
 from gateway.api.routes.health import HealthRoutes
 from gateway.api.routes.leap import LeapRoutes
 from gateway.api.routes.leap_dispatch import LeapDispatchRoutes
+from gateway.api.routes.leap_enrollments import LeapEnrollmentRoutes
 from gateway.api.routes.leap_signal import LeapSignalRoutes
 from gateway.api.routes.outbox import OutboxRoutes
 from gateway.api.routes.programs import ProgramRoutes
@@ -31,6 +32,7 @@ ROUTES: tuple[RestRoute, ...] = (
     *TelemetryRoutes.ROUTES,
     *LeapRoutes.ROUTES,
     *LeapDispatchRoutes.ROUTES,
+    *LeapEnrollmentRoutes.ROUTES,
     *LeapSignalRoutes.ROUTES,
     *FleetRoutes.ROUTES,
     *RawRoutes.ROUTES,

@@ -31,7 +31,7 @@ from gateway.api.views.rates import RateView
 from gateway.app.access import Access
 from gateway.app.control import control_parts
 from gateway.app.last_runs import LastRuns, noted_run
-from gateway.app.leap import leap_signal
+from gateway.app.leap import leap_enrollments, leap_signal
 from gateway.app.offline import Transports, locked
 from gateway.app.outbox import outbox
 from gateway.app.parts import RunningParts
@@ -281,11 +281,22 @@ async def _build(settings: Settings, clock: SteadyClock, parts: RunningParts, la
         past=store,
         telemetry=upstream.telemetry(engine),
         leap=upstream.leap,
-        leap_dispatch=await leap_signal(
+        leap_dispatch=(
+            leap := await leap_signal(
+                settings,
+                dispatcher=dispatch.dispatcher,
+                enrolled=enrolled.book,
+                fleet=fleet,
+                programs=programs,
+                clock=clock.wall,
+                parts=parts,
+            )
+        ),
+        leap_enrollments=await leap_enrollments(
             settings,
-            dispatcher=dispatch.dispatcher,
-            enrolled=enrolled.book,
-            fleet=fleet,
+            leap,
+            enrolled=enrolled,
+            participation=participation,
             programs=programs,
             clock=clock.wall,
             parts=parts,

@@ -4,6 +4,7 @@ import random
 from collections.abc import Mapping, Sequence
 
 from gateway.api.routes.leap_dispatch import LeapDispatch
+from gateway.api.routes.leap_enrollments import LeapEnrollments
 from gateway.app.parts import RunningParts
 from gateway.clock import Clock
 from gateway.config.settings import Settings
@@ -14,6 +15,9 @@ from gateway.domain.programs.enrollment import EnrollmentBook
 from gateway.domain.types import DeviceId
 from gateway.programs.loader import LoadedProgram
 from gateway.services.events.intake import Dispatcher
+from gateway.services.programs.enrollment import Enrollments
+from gateway.services.programs.leap_sync import LeapSync
+from gateway.services.programs.participation import ProgramParticipation
 from gateway.signals.leap.catch_up import LeapCatchUp
 from gateway.signals.leap.registration import LeapRegistration
 from gateway.signals.leap.requests import SOURCE, Batteries
@@ -53,6 +57,21 @@ class EnrolledMeters:
 def programs_of(programs: Mapping[str, LoadedProgram]) -> dict[str, str]:
     """Our program for each id that the aggregator has."""
     return {theirs: name for name, one in programs.items() for theirs in one.document.peer_ids.get(PEER, ())}
+
+
+async def leap_enrollments(
+    settings: Settings, leap: LeapDispatch, *, enrolled: Enrollments, participation: ProgramParticipation,
+    programs: Mapping[str, LoadedProgram], clock: Clock, parts: RunningParts,
+) -> LeapEnrollments:  # fmt: skip
+    """Start what keeps enrollments in step, where there is an account."""
+    account = settings.leap.account
+    if account is None:
+        return LeapEnrollments()
+    sync = LeapSync(
+        LeapClient(account), enrolled, program_of=programs_of(programs), clock=clock,
+        every_s=settings.leap.enrollments_every_s, mismatched=lambda: participation.mismatched, rng=random.Random(),
+    )  # fmt: skip
+    return LeapEnrollments(sync=await parts.start(sync), door=None if leap.signal is None else leap.signal.door)
 
 
 async def leap_signal(

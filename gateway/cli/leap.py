@@ -44,6 +44,25 @@ def leap_catch_up(
     out.print_json(data=ask(url, ops.LEAP_CATCH_UP, body=body))
 
 
+@leap.command("sync")
+def leap_sync(
+    newest: Annotated[bool, typer.Option("--newest", help="show the newest read and ask nobody")] = False,
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Read the aggregator's enrollments now and state what is new; show what contradicts our book, and what is to be
+    done."""
+    found = ask(url, ops.SHOW_LEAP_ENROLLMENTS) if newest else ask(url, ops.READ_LEAP_ENROLLMENTS, body=b"{}")
+    if as_json:
+        out.print_json(data=found)
+        return
+    counts = f"{found['meters']} meters, {found['rows']} enrollments, {found['changed']} new"
+    text = f"read {found['read'] or 'never'}: {counts}"
+    for line in (text, *([f"failing: {found['failing']}"] if found["failing"] else []), *found["conflicts"]):
+        out.print(line, markup=False, highlight=False)
+    show(found["actions"], of="required actions")
+
+
 @webhook.command("verify")
 def webhook_verify(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
     """Ask the aggregator where it posts dispatch, and whether that is this gateway."""

@@ -174,10 +174,12 @@ class DeviceSettings(StrictSettings):
 
 class LeapSettings(StrictSettings):
     """The aggregator, whatever is exchanged with it. `account`: whose interface the gateway asks; without one it asks
-    nothing and changes nothing there."""
+    nothing and changes nothing there. `enrollments_every_s`: how often it reads all enrollments; None = when asked
+    alone."""
 
     account: LeapAccount | None = None
     confirmed: LeapConfirmed = LeapConfirmed()
+    enrollments_every_s: Annotated[float, Field(ge=60, le=86_400)] | None = None
 
 
 class SignalSettings(StrictSettings):

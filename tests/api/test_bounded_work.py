@@ -145,6 +145,9 @@ def requests(r: Rig) -> dict[tuple[str, str], list[Asked]]:
         ("GET", "/v1/programs"): [("/v1/programs", {}, 200)],
         ("GET", "/v1/programs/{id}"): [("/v1/programs/ct-ess", {}, 200)],
         ("GET", "/v1/programs/{id}/allowed"): [("/v1/programs/dsgs-option3/allowed", {"params": season}, 200)],
+        ("GET", "/v1/leap/enrollments"): [("/v1/leap/enrollments", {}, 200)],
+        ("POST", "/v1/leap/enrollments"): [("/v1/leap/enrollments", {"json": {}}, 409)],
+        ("POST", "/v1/signals/leap/platform"): [("/v1/signals/leap/platform", {"json": {}}, 404)],
         ("GET", "/v1/outbox"): [("/v1/outbox", {"params": page}, 200)],
         ("POST", "/v1/outbox"): [
             ("/v1/outbox", {"json": {"kind": "meter", "rows": [{"subject": "m-1", "after": {"a": 1}}] * ROWS}}, 400)

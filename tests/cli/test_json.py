@@ -46,7 +46,7 @@ SHOWING: dict[str, tuple[str, ...]] = {
     "devices quarantine": (), "devices import": ("{inventory}",), "dispatch list": (), "dispatch show": ("e",),
     "dispatch availability": (), "exclusions list": (),
     "exclusions import": ("{inventory}",), "intervals list": SPAN, "intervals completeness": (),
-    "intervals export": ("{out}", *SPAN), "leap status": (), "leap webhook verify": (),
+    "intervals export": ("{out}", *SPAN), "leap status": (), "leap sync": (), "leap webhook verify": (),
     "sinks list": (), "sinks missing": ("s", *SPAN),
     "enrollments list": (), "enrollments show": ("a",), "enrollments rates": ("a",),
     "enrollments participation": ("p",),

@@ -185,6 +185,11 @@ class ProgramParticipation(Part):
             taken |= self._mismatched(entry.request, entry.decided_ms, slots, standing, settings)
         return taken
 
+    @property
+    def mismatched(self) -> int:
+        """Homes that running events name and that are not active in our book."""
+        return sum(one.mismatched for one in self._judged.values())
+
     def samples(self) -> Iterable[Sample]:
         counts = {name: _Count() for name in self._programs}
         unknown = 0
