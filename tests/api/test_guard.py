@@ -16,9 +16,15 @@ SIMPLE = ("text/plain", "text/plain; charset=utf-8", "application/x-www-form-url
 CHANGES = [
     (method, path.replace("{id}", "x").replace("{name}", "x"))
     for path, methods in DOCUMENT["paths"].items()
-    for method in methods
-    if method.upper() in CHANGING
+    for method, operation in methods.items()
+    if method.upper() in CHANGING and not operation.get("x-own-secret")
 ]
+PROVEN = {
+    path
+    for path, methods in DOCUMENT["paths"].items()
+    for operation in methods.values()
+    if operation.get("x-own-secret")
+}
 
 
 async def raw(r: Rig, *lines: bytes, body: bytes = b"") -> tuple[int, dict[str, object]]:
@@ -40,6 +46,12 @@ async def raw(r: Rig, *lines: bytes, body: bytes = b"") -> tuple[int, dict[str, 
 def test_changes_are_all_that_the_document_names() -> None:
     assert ("post", STOP) in CHANGES
     assert len(CHANGES) >= 8
+
+
+def test_whoever_sends_to_a_signal_proves_it_with_a_secret_that_no_page_knows() -> None:
+    assert {
+        "/v1/signals/leap/group", "/v1/signals/leap/meter", "/v1/signals/leap/platform", "/v1/signals/webhook/{name}",
+    } == PROVEN  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", SIMPLE)

@@ -21,6 +21,7 @@ from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from typing import Any, cast
 
 import aiohttp
@@ -233,8 +234,9 @@ async def scrape() -> dict[str, Any]:
     """Longest block of the loop while /metrics is read: median and worst of some scrapes."""
     sources = [lambda first=i * FAMILIES // SOURCES: source(first) for i in range(SOURCES)]
     nobody = cast("Any", None)
+    events = cast("Any", SimpleNamespace(excluded=None))
     parts = Parts(
-        dispatcher=nobody, events=nobody, devices=nobody, history=nobody, inventory=nobody,
+        dispatcher=nobody, events=events, devices=nobody, history=nobody, inventory=nobody,
         registry=registry(sources, []), readiness=nobody, trust=nobody, clock=nobody, telemetry=nobody,
         door=Doorway(callers=Callers, clock=SystemClock(), refusals=Refusals(SystemClock())),
         leap=nobody, raw=nobody, audit=nobody, past=nobody, programs=nobody, enrollments=nobody,

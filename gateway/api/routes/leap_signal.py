@@ -45,6 +45,7 @@ class LeapSignalRoutes:
         RestRoute(
             operation=operation, handler=handler, summary=f"Take a webhook of the aggregator that dispatches {what}",
             body=("application/json",), answers={202: None}, problems=(400, 401, 403, 404, 413, 503), scope=None,
+            own_secret=True,
             texts={
                 202: "the body is durable; what it says is found out afterwards",
                 401: REFUSALS[LeapAdmission.STRANGER][1], 403: REFUSALS[LeapAdmission.WRONG_ADDRESS][1],
