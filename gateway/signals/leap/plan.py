@@ -2,8 +2,9 @@
 
 Pure. A chain is what one meter (or group) has without a gap under the same terms, for 24 h at most; the battery is not
 released between its slots. Meters whose chains have the same terms and times are members of one event, in which each
-has its own power. The most that can be sustained and a given power are two events. Overlapping slots stay apart: the
-aggregator's priority, 1 first, decides between them where they are served.
+has its own power. The most that can be sustained and a given power are two events. Overlapping slots stay apart, also
+two of one meter at the same times, so that the power of neither is lost: the aggregator's priority, 1 first, decides
+between them where they are served.
 
 An event of ours keeps its id while most of its slots stay together, whatever changes of them; a new one is called by
 the smallest id of its slots. So a change is a revision, not an end and a beginning.
@@ -93,20 +94,24 @@ def make_plan(known: Iterable[KnownSlot], events: Mapping[str, int], now_ms: int
     """What is to run after `now_ms`, of all slots that are known. `events`: those of ours that there were, and when
     they were to end."""
     everything = list(known)
-    alone: defaultdict[tuple[object, ...], list[KnownSlot]] = defaultdict(list)
+    alone: defaultdict[tuple[Terms, str, tuple[str, ...], float | None], list[KnownSlot]] = defaultdict(list)
     for one in everything:
         if one.live:
             slot = one.slot
             alone[(terms_of(slot), slot.owner, slot.meters, slot.nomination_kw)].append(one)
     bundles: defaultdict[tuple[object, ...], list[_Chain]] = defaultdict(list)
-    for (terms, owner, *_), slots in alone.items():
+    at_once: Counter[tuple[object, ...]] = Counter()
+    for (terms, owner, *_), slots in sorted(alone.items(), key=_first_id):
         for chain in _chains(slots):
             if chain.end_ms > now_ms:
                 shape = tuple((one.slot.start_ms, one.slot.end_ms, one.slot.energy_kw is None) for one in chain.slots)
                 # a group's power is shared by its own members alone, and each of two at once has its own
                 first = chain.slots[0].slot
                 group = (owner, first.event_id) if first.level == "group" else ()
-                bundles[(terms, group, shape)].append(chain)
+                # an owner is a member once: what it has twice at the same times is asked of it twice
+                number = at_once[terms, owner, group, shape]
+                at_once[terms, owner, group, shape] += 1
+                bundles[terms, group, shape, number].append(chain)
     found = sorted(bundles.values(), key=_first)
     names = _named(found, {*events, *(one.event for one in everything if one.event)})
     planned = [_event(name, chains) for name, chains in zip(names, found, strict=True)]
@@ -114,6 +119,10 @@ def make_plan(known: Iterable[KnownSlot], events: Mapping[str, int], now_ms: int
     kept = set(names)
     gone = sorted(name for name, end_ms in events.items() if end_ms > now_ms and name not in kept)
     return SlotPlan(events=planned, gone=gone, slots=placed)
+
+
+def _first_id(alone: tuple[object, list[KnownSlot]]) -> str:
+    return min(one.slot.event_id for one in alone[1])
 
 
 def _chains(slots: list[KnownSlot]) -> list[_Chain]:

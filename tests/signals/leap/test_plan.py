@@ -73,6 +73,20 @@ def test_overlapping_slots_stay_apart_with_their_priorities() -> None:
     ]  # fmt: skip
 
 
+def test_two_slots_of_a_meter_at_the_same_times_under_the_same_terms_are_an_event_each() -> None:
+    planner = Planner()
+    small, large = slot("a", energy_kw=3), slot("b", energy_kw=5)
+    told = body({"m": [small, large], "n": [slot("c", energy_kw=1)]})
+    plan = planner.take(told)
+    by_meters = {event.meters: sorted(kw for row in event.kw for kw in row if kw) for event in plan.events}
+    assert sorted(by_meters.values()) in ([[1.0, 3.0], [5.0]], [[1.0, 5.0], [3.0]]), "no meter twice in an event"
+    names = {event.id for event in plan.events}
+    assert {event.id for event in planner.take(told).events} == names
+    rest = planner.take(body({"m": [slot("a", energy_kw=3, cancelled=True)]}))
+    assert sorted(kw for event in rest.events for row in event.kw for kw in row if kw) == [1.0, 5.0]
+    assert {event.id for event in rest.events} <= names
+
+
 def test_a_change_keeps_the_name_and_a_cancelled_member_leaves() -> None:
     planner = Planner()
     name = planner.take(body({f"m{i}": [slot(f"e{i}")] for i in range(4)})).events[0].id
