@@ -1,9 +1,10 @@
 """Keeps the messages of webhooks as they came: until they are carried out, and for some time after.
 
 One SQLite file in the state directory (`webhooks.sqlite`; WAL, synchronous=FULL), used from a thread of its own. `kept`
-(id, source, received_ms, outcome: '' while it waits, problems: a JSON list, payload). Of each source it keeps the
-newest that were taken and, by themselves, the newest that were refused, so that one kind pushes out none of the other.
-A damaged file is set aside and a new one begun.
+(id, source, received_ms, outcome: '' while it waits, problems: a JSON list, payload), `signed` (kept: the id there,
+source, message_id, issued_ms; of those that say so). Of each source it keeps the newest that were taken and, by
+themselves, the newest that were refused, so that one kind pushes out none of the other. A damaged file is set aside and
+a new one begun.
 """
 
 import logging
@@ -34,8 +35,14 @@ _SCHEMA = (
     "outcome TEXT NOT NULL DEFAULT '', problems TEXT NOT NULL DEFAULT '[]', payload BLOB NOT NULL)",
     "CREATE INDEX IF NOT EXISTS kept_by_source ON kept (source, id)",
     "CREATE INDEX IF NOT EXISTS kept_waiting ON kept (id) WHERE outcome = ''",
+    "CREATE TABLE IF NOT EXISTS signed (kept INTEGER PRIMARY KEY REFERENCES kept (id) ON DELETE CASCADE, "
+    "source TEXT NOT NULL, message_id TEXT NOT NULL, issued_ms INTEGER)",
+    "CREATE INDEX IF NOT EXISTS signed_by_message ON signed (source, message_id)",
 )
-_COLUMNS = "id, source, received_ms, outcome, problems, payload"
+_SELECT = (
+    "SELECT id, kept.source, received_ms, outcome, problems, payload, message_id, issued_ms "
+    "FROM kept LEFT JOIN signed ON kept = id"
+)
 
 
 class WebhookInbox(Part):
@@ -46,14 +53,26 @@ class WebhookInbox(Part):
         self._thread = self._opened()
         self._set_aside: Path | None = None
 
-    async def keep(self, source: str, received_ms: int, payload: bytes) -> int:
-        """Store a message durably; returns its id."""
+    async def keep(
+        self, source: str, received_ms: int, payload: bytes, *, message_id: str | None = None,
+        issued_ms: int | None = None,
+    ) -> KeptMessage:  # fmt: skip
+        """Store a message durably."""
         row = (source, received_ms, payload)
-        return await self._ask(
-            lambda db: int(
-                db.execute("INSERT INTO kept (source, received_ms, payload) VALUES (?, ?, ?)", row).lastrowid or 0
-            )
-        )
+
+        def work(db: sqlite3.Connection) -> int:
+            with transaction(db):
+                (kept,) = db.execute(
+                    "INSERT INTO kept (source, received_ms, payload) VALUES (?, ?, ?) RETURNING id", row
+                ).fetchone()
+                if message_id is not None:
+                    db.execute("INSERT INTO signed VALUES (?, ?, ?, ?)", (kept, source, message_id, issued_ms))
+            return int(kept)
+
+        return KeptMessage(
+            id=await self._ask(work), source=source, received_ms=received_ms, payload=payload, message_id=message_id,
+            issued_ms=issued_ms,
+        )  # fmt: skip
 
     async def finish(self, message: int, outcome: str, problems: Sequence[str] = ()) -> None:
         """Note what became of a message, and forget old ones."""
@@ -71,12 +90,18 @@ class WebhookInbox(Part):
 
     async def waiting(self) -> list[KeptMessage]:
         """The messages that are not carried out yet, in their order."""
-        sql = f"SELECT {_COLUMNS} FROM kept WHERE outcome = '' ORDER BY id LIMIT ?"  # noqa: S608
+        sql = f"{_SELECT} WHERE outcome = '' ORDER BY id LIMIT ?"
         return await self._ask(lambda db: list(map(_message, db.execute(sql, (WAITING_MAX,)))))
+
+    async def after(self, source: str, message_id: str) -> list[KeptMessage]:
+        """The messages of a source that came after the first receipt of this one, newest first; none if it is new."""
+        first = "(SELECT min(kept) FROM signed WHERE source = ? AND message_id = ?)"
+        sql = f"{_SELECT} WHERE kept.source = ? AND id > {first} ORDER BY id DESC LIMIT ?"
+        return await self._ask(lambda db: list(map(_message, db.execute(sql, (source, source, message_id, KEPT_MAX)))))
 
     async def newest(self, source: str, limit: int) -> list[KeptMessage]:
         """The newest messages of a source, newest first."""
-        sql = f"SELECT {_COLUMNS} FROM kept WHERE source = ? ORDER BY id DESC LIMIT ?"  # noqa: S608
+        sql = f"{_SELECT} WHERE kept.source = ? ORDER BY id DESC LIMIT ?"
         return await self._ask(lambda db: list(map(_message, db.execute(sql, (source, limit)))))
 
     def warnings(self) -> list[str]:
@@ -89,7 +114,9 @@ class WebhookInbox(Part):
         self._thread.close()
 
     def _opened(self) -> SqliteThread:
-        return SqliteThread(self.path, name="webhooks", schema=_SCHEMA, version=VERSION)
+        return SqliteThread(
+            self.path, name="webhooks", schema=_SCHEMA, version=VERSION, pragmas=("foreign_keys = ON",)
+        )  # fmt: skip
 
     async def _ask(self, work: Callable[[sqlite3.Connection], T]) -> T:
         try:
@@ -111,9 +138,9 @@ def _trim(db: sqlite3.Connection, source: str, outcome: str) -> None:
     )
 
 
-def _message(row: tuple[int, str, int, str, str, bytes]) -> KeptMessage:
-    number, source, received_ms, outcome, problems, payload = row
+def _message(row: tuple[int, str, int, str, str, bytes, str | None, int | None]) -> KeptMessage:
+    number, source, received_ms, outcome, problems, payload, message_id, issued_ms = row
     return KeptMessage(
         id=number, source=source, received_ms=received_ms, outcome=outcome, problems=tuple(orjson.loads(problems)),
-        payload=bytes(payload),
+        payload=bytes(payload), message_id=message_id, issued_ms=issued_ms,
     )  # fmt: skip

@@ -1,14 +1,16 @@
 """Takes the messages of webhook peers: proves, keeps, reads, submits, answers.
 
-A message is durable before its events are decided, and its events are durable before it is answered. What a kill left
-in between is carried out at the next start, before anything newer of its peer. A message that is repeated is answered
-as the first time and has no effect; one that was signed too long ago is refused.
+A message is durable before its events are decided, and its events are durable before it is answered. What a kill or
+a disk left in between is carried out before anything newer of its peer. A message that is repeated is answered as the
+first time and has no effect, also where it was carried out without its peer; one that was put off and comes again
+undoes nothing that came in between. One that was signed too long ago is refused.
 """
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -91,6 +93,8 @@ class _Peer:
     window: ReplayWindow | None
     allowance: TokenBucket
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    left: bool = False
+    """A message of it may be kept and not carried out."""
     counts: dict[Taken, int] = field(default_factory=lambda: dict.fromkeys(Taken, 0))
 
 
@@ -158,23 +162,23 @@ class WebhookDoor(Part):
             return self._refused(peer, Taken.LIMITED, limit, after_s=wait_s)
         await self._recover()
         async with peer.lock:
+            await self._finish_left(peer)
             window, message_id = peer.window, proven.message_id
-            if window is None or message_id is None:
-                taken, answer = await self._take(peer, body, now.utc_ms)
-                return self._told(peer, taken, answer)
-            found = await window.seen(name, message_id, proven.issued_ms, now)
-            if found is Admission.AGAIN:
-                return self._told(peer, Taken.AGAIN, _stored(await window.answer(name, message_id)))
-            if found is not Admission.FIRST:
-                early = found is Admission.TOO_EARLY
-                return self._refused(
-                    peer, Taken.UNTIMELY, "signed ahead of our clock" if early else "signed too long ago"
-                )
-            taken, answer = await self._take(peer, body, now.utc_ms)
-            if taken is Taken.DONE:
-                # what was refused may be sent again once its file, or the gateway, is right
-                told = orjson.dumps({"status": answer.status, "events": answer.events})
-                await window.admit(name, message_id, proven.issued_ms, now, answer=told)
+            if window is not None and message_id is not None:
+                found = await window.seen(name, message_id, proven.issued_ms, now)
+                if found is Admission.AGAIN:
+                    return self._told(peer, Taken.AGAIN, _stored(await window.answer(name, message_id)))
+                if found is not Admission.FIRST:
+                    early = found is Admission.TOO_EARLY
+                    return self._refused(
+                        peer, Taken.UNTIMELY, "signed ahead of our clock" if early else "signed too long ago"
+                    )
+            peer.left = True
+            message = await self._inbox.keep(
+                name, now.utc_ms, body, message_id=message_id, issued_ms=proven.issued_ms
+            )  # fmt: skip
+            taken, answer = await self._settle(peer, message)
+            peer.left = False
             return self._told(peer, taken, answer)
 
     async def _recover(self) -> None:
@@ -189,43 +193,60 @@ class WebhookDoor(Part):
                 if peer is None:
                     await self._inbox.finish(message.id, Taken.REFUSED, ["(peer): is not configured any more"])
                 else:
-                    taken, _ = await self._settle(peer, message.id, message.payload, message.received_ms)
+                    taken, _ = await self._settle(peer, message)
                     peer.counts[taken] += 1
                 self._waiting -= 1
             self._recovered = True
             if left:
                 log.warning("messages of webhooks from before the start were carried out", extra={"count": len(left)})
 
-    async def _take(self, peer: _Peer, body: bytes, received_ms: int) -> tuple[Taken, WebhookAnswer]:
-        kept = await self._inbox.keep(peer.known.name, received_ms, body)
-        return await self._settle(peer, kept, body, received_ms)
+    async def _finish_left(self, peer: _Peer) -> None:
+        """Carry out what is kept of a peer and was not, before it is asked anything newer. Raises StorageError."""
+        if not peer.left:
+            return
+        for message in await self._inbox.waiting():
+            if message.source == peer.known.name:
+                taken, _ = await self._settle(peer, message)
+                peer.counts[taken] += 1
+        peer.left = False
 
-    async def _settle(self, peer: _Peer, kept: int, body: bytes, received_ms: int) -> tuple[Taken, WebhookAnswer]:
+    async def _settle(self, peer: _Peer, message: KeptMessage) -> tuple[Taken, WebhookAnswer]:
         """Carry out a message. One that fails as nobody foresaw is refused, stays to be looked at, and
         holds back no other one, neither now nor after a restart."""
         try:
-            return await self._carry_out(peer, kept, body, received_ms)
+            taken, answer, reasons = await self._carry_out(peer, message)
         except StorageError:
             raise
         except Exception as error:
-            log.exception("a webhook could not be carried out", extra={"peer": peer.known.name, "kept": kept})
-            problems = (f"(body): could not be carried out: {type(error).__name__}",)
-            await self._inbox.finish(kept, Taken.REFUSED, problems)
-            return Taken.REFUSED, WebhookAnswer(status=STATUS[Taken.REFUSED], problems=problems)
+            log.exception("a webhook could not be carried out", extra={"peer": message.source, "kept": message.id})
+            reasons = (f"(body): could not be carried out: {type(error).__name__}",)
+            taken, answer = Taken.REFUSED, WebhookAnswer(status=STATUS[Taken.REFUSED], problems=reasons)
+        await self._admit(peer, message, taken, answer)
+        await self._inbox.finish(message.id, taken, reasons)
+        return taken, answer
+
+    async def _admit(self, peer: _Peer, message: KeptMessage, taken: Taken, answer: WebhookAnswer) -> None:
+        """Know a message again that was carried out, as of its receipt. What was refused may be sent again once its
+        file, or the gateway, is right."""
+        if peer.window is None or message.message_id is None or taken is not Taken.DONE:
+            return
+        received = replace(self._clock.now(), utc_ms=message.received_ms)
+        told = orjson.dumps({"status": answer.status, "events": answer.events})
+        await peer.window.admit(message.source, message.message_id, message.issued_ms, received, answer=told)
 
     async def _carry_out(
-        self, peer: _Peer, kept: int, body: bytes, received_ms: int
-    ) -> tuple[Taken, WebhookAnswer]:  # fmt: skip
-        """Decide every event of a message, each by itself."""
+        self, peer: _Peer, message: KeptMessage
+    ) -> tuple[Taken, WebhookAnswer, tuple[str, ...]]:  # fmt: skip
+        """Decide every event of a message, each by itself; and tell what is noted of it."""
         try:
-            events = await self._read(peer.known, body, received_ms)
+            events = await self._read(peer.known, message)
         except InvalidInput as error:
             problems = tuple(error.problems)
-            await self._inbox.finish(kept, Taken.REFUSED, problems)
-            return Taken.REFUSED, WebhookAnswer(status=STATUS[Taken.REFUSED], problems=problems)
+            return Taken.REFUSED, WebhookAnswer(status=STATUS[Taken.REFUSED], problems=problems), problems
+        since = await self._since(peer, message)
         told: list[dict[str, Any]] = []
         for event in events:
-            told.append(await self._decide(peer.known.name, event, received_ms))
+            told.append(await self._decide(event, message, since))
             await asyncio.sleep(0)
         bad = [problem for event in events if isinstance(event, BadEvent) for problem in event.problems]
         rejected = [one for one in told if one["outcome"] == Outcome.REJECTED.value]
@@ -234,27 +255,40 @@ class WebhookDoor(Part):
         if any(one["reason"] in LATER for one in rejected):
             taken, status = Taken.LATER, STATUS[Taken.LATER]
         reasons = [f"{one['id']}: {one['reason']}" for one in rejected if one["reason"] != MALFORMED]
-        await self._inbox.finish(kept, taken, [*bad, *reasons])
-        return taken, WebhookAnswer(status=status, events=tuple(told), problems=tuple(bad))
+        return taken, WebhookAnswer(status=status, events=tuple(told), problems=tuple(bad)), (*bad, *reasons)
 
-    async def _read(self, peer: WebhookPeer, body: bytes, received_ms: int) -> list[WebhookEvent | BadEvent]:
-        if len(body) > OFF_LOOP_BYTES:
-            return await asyncio.to_thread(read_events, peer.document, body, received_ms)
-        return read_events(peer.document, body, received_ms)
+    async def _read(self, peer: WebhookPeer, message: KeptMessage) -> list[WebhookEvent | BadEvent]:
+        if len(message.payload) > OFF_LOOP_BYTES:
+            return await asyncio.to_thread(read_events, peer.document, message.payload, message.received_ms)
+        return read_events(peer.document, message.payload, message.received_ms)
 
-    async def _decide(self, source: str, event: WebhookEvent | BadEvent, received_ms: int) -> dict[str, Any]:
+    async def _since(self, peer: _Peer, message: KeptMessage) -> list[WebhookEvent]:
+        """What came between the first receipt of a message and this one, of a peer that does not order its changes."""
+        if message.message_id is None or peer.known.document.event.order is not None:
+            return []
+        found: list[WebhookEvent] = []
+        for later in await self._inbox.after(message.source, message.message_id):
+            if later.message_id != message.message_id:
+                with suppress(InvalidInput):
+                    found += [one for one in await self._read(peer.known, later) if isinstance(one, WebhookEvent)]
+        return found
+
+    async def _decide(
+        self, event: WebhookEvent | BadEvent, message: KeptMessage, since: Sequence[WebhookEvent]
+    ) -> dict[str, Any]:  # fmt: skip
         if isinstance(event, BadEvent):
             return {
                 "id": event.id or "", "revision": 0, "outcome": Outcome.REJECTED.value, "reason": MALFORMED,
                 "warnings": [],
             }  # fmt: skip
+        source, received_ms = message.source, message.received_ms
         known = await self._newest(event.id, source)
         request = revised(event, known, source, received_ms)
         if request is None:
-            return {
-                "id": event.id, "revision": 0 if known is None else known.revision,
-                "outcome": Outcome.SUPERSEDED.value, "reason": "cancelled", "warnings": [],
-            }  # fmt: skip
+            return _superseded(event.id, known, "cancelled")
+        newer = (one for one in since if one.id == event.id and not event.cancelled)
+        if known is not None and any(revised(one, known, source, received_ms) == known for one in newer):
+            return _superseded(event.id, known, None)
         return answer_body(await self._submit(request))
 
     def _refused(self, peer: _Peer, taken: Taken, why: str, *, after_s: int = 0) -> WebhookAnswer:
@@ -278,6 +312,13 @@ class WebhookDoor(Part):
         for name, peer in self._peers.items():
             yield from MESSAGES.each(peer.counts, peer=name)
         yield WAITING.sample(self._waiting)
+
+
+def _superseded(name: str, known: EventRequest | None, reason: str | None) -> dict[str, Any]:
+    return {
+        "id": name, "revision": 0 if known is None else known.revision, "outcome": Outcome.SUPERSEDED.value,
+        "reason": reason, "warnings": [],
+    }  # fmt: skip
 
 
 def _window(peer: WebhookPeer, window_of: Callable[[HmacAuth], ReplayWindow]) -> ReplayWindow | None:
