@@ -304,7 +304,7 @@ class _Memory:
                 )
             case EventDecided(request=request, answer=answer):
                 known = self.events.get(request.id)
-                newer = known is None or request.revision > known.request.revision
+                newer = known is None or request.revision > known.request.revision or request.cancels(known.request)
                 if answer.outcome is Outcome.ACCEPTED and newer:
                     self.events[request.id] = change
                     self.past.pop(request.id, None)

@@ -162,7 +162,7 @@ class Book:
             return _answer(request, Outcome.REJECTED, now, Refusal.CONFLICT)
         if known is not None and request.revision < known.request.revision:
             return _answer(request, Outcome.SUPERSEDED, now)
-        if known is not None and request.revision == known.request.revision:
+        if known is not None and request.revision == known.request.revision and not request.cancels(known.request):
             if replace(request, source="") == replace(known.request, source=""):
                 held = known.held_by is not None and not request.cancelled
                 return _answer(request, Outcome.DUPLICATE, now, Refusal.CANCELLED_BY_OPERATOR if held else None)
@@ -248,7 +248,7 @@ class Book:
             self._reject(request, answer)
         if answer.outcome is not Outcome.ACCEPTED:
             return
-        if known is not None and request.revision <= known.request.revision:
+        if known is not None and not (request.revision > known.request.revision or request.cancels(known.request)):
             return
         self._rejected.pop((request.source, own_id(request.id)), None)
         held_by = None

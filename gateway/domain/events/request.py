@@ -6,7 +6,7 @@ that repeat. Everything here is the request, never its outcome; see `book` and `
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from gateway.domain.events.calendar import DAY_MS, Daily
@@ -182,6 +182,11 @@ class EventRequest:
         if self.legs:
             return self.legs[-1].until_ms
         return OPEN_MS if self.open_ended else self.end_ms - self.start_ms
+
+    def cancels(self, known: "EventRequest") -> bool:
+        """Whether it is the revision that is `known`, cancelled, and nothing else: the later word of the two."""
+        called_off = self.cancelled and not known.cancelled
+        return called_off and replace(known, source="", cancelled=True) == replace(self, source="")
 
     @property
     def repeats(self) -> bool:

@@ -106,8 +106,8 @@ def _request(
 def revised(event: WebhookEvent, known: EventRequest | None, source: str, received_ms: int) -> EventRequest | None:
     """What to submit of an event, `known` being the newest that was accepted; None: nothing, it stays cancelled.
 
-    A peer that orders its changes says which is newer. Of one that does not, what differs is newer, and a cancellation
-    is final: a late repetition must not bring its event back.
+    A peer that orders its changes says which is newer; at the same order a cancellation wins. Of one that does not,
+    what differs is newer, and a cancellation is final: a late repetition must not bring its event back.
     """
     known = None if known is None else replace(known, id=event.id)
     ordered = event.revision is not None
@@ -117,10 +117,12 @@ def revised(event: WebhookEvent, known: EventRequest | None, source: str, receiv
         revision = known.revision + (not known.cancelled) if event.revision is None else event.revision
         return replace(known, revision=revision, cancelled=True)
     request = event.request
-    if request is None or ordered or known is None:
+    if request is None or known is None:
         return request
-    if known.cancelled:
+    if known.cancelled and (not ordered or request.revision == known.revision):
         return None
+    if ordered:
+        return request
     same = _anchored(replace(request, revision=known.revision), known)
     return same if same == known else replace(request, revision=known.revision + 1)
 

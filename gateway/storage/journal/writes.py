@@ -143,7 +143,9 @@ def _decided(db: sqlite3.Connection, changes: list[EventDecided], at: At) -> Non
         "INSERT INTO events (id, revision, end_ms, body, source, state) SELECT value ->> '$[0]', value ->> '$[1]', "
         "value ->> '$[2]', value -> '$[3]', value ->> '$[4]', value ->> '$[5]' FROM json_each(?) WHERE true "
         "ON CONFLICT (id) DO UPDATE SET revision = excluded.revision, end_ms = excluded.end_ms, body = excluded.body, "
-        "state = excluded.state, source = excluded.source WHERE excluded.revision > events.revision",
+        "state = excluded.state, source = excluded.source WHERE excluded.revision > events.revision "
+        "OR excluded.revision = events.revision "
+        "AND excluded.body ->> '$.request.cancelled' > events.body ->> '$.request.cancelled'",
         (json_text(rows),),
     )
     past_events.remove(db, [c.request.id for c in newest.values()])

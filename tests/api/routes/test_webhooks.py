@@ -63,6 +63,18 @@ async def test_cancellation_that_comes_before_its_event_wins() -> None:
         assert outcomes(await to_voltus(r, late)) == [("e", "superseded")]
 
 
+async def test_cancellation_at_the_order_of_what_it_cancels_wins_and_nothing_at_it_revives_the_event() -> None:
+    async with rig() as r:
+        issued = {"issued_ms": now_ms(r)}
+        assert outcomes(await to_axle(r, **issued)) == [("e", "accepted")]
+        assert outcomes(await to_axle(r, active=False, **issued)) == [("e", "accepted")]
+        assert outcomes(await to_axle(r, active=False, **issued)) == [("e", "accepted")], "as the first time"
+        at_s = now_ms(r) // 1000 + 1
+        assert outcomes(await to_axle(r, at_s=at_s, active=False, **issued)) == [("e", "duplicate")]
+        assert outcomes(await to_axle(r, at_s=at_s, **issued)) == [("e", "superseded")]
+        assert (await r.ask("GET", "/v1/dispatch-events/e"))["state"] == "cancelled"
+
+
 async def test_bad_body_is_refused_with_pointer_and_reason_and_kept_and_its_siblings_are_taken() -> None:
     async with rig() as r:
         at = now_ms(r) + HOUR_MS

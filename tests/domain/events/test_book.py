@@ -148,6 +148,18 @@ def test_book_same_revision_with_other_content_is_a_conflict() -> None:
     assert book.entries(at(0))[0].request.target_w == 50_000
 
 
+def test_cancellation_at_the_same_revision_wins_once_and_nothing_at_it_revives_the_event() -> None:
+    book = Book()
+    submit(book, request(), at(0))
+    assert outcome(book, request(target_w=60_000.0, cancelled=True)) == Refusal.CONFLICT, "something else too"
+    assert outcome(book, request(cancelled=True)) == Outcome.ACCEPTED
+    assert running(book, HOUR) == []
+    assert outcome(book, request(cancelled=True)) == Outcome.DUPLICATE
+    assert outcome(book, request()) == Refusal.CONFLICT
+    assert outcome(book, request(revision=2)) == Outcome.ACCEPTED
+    assert running(book, HOUR) == ["e1"]
+
+
 def test_book_higher_revision_replaces_and_lower_is_superseded() -> None:
     book = Book()
     submit(book, request("e1", 2, target_w=1000.0), at(0))
@@ -747,7 +759,9 @@ class BookModel(RuleBasedStateMachine):
         elif revision < known.revision:
             assert answer.outcome is Outcome.SUPERSEDED
         elif revision == known.revision:
-            assert answer.outcome is Outcome.DUPLICATE if asked == known else answer.reason == Refusal.CONFLICT
+            cancels = asked == replace(known, cancelled=True)
+            same = Outcome.DUPLICATE if asked == known else Outcome.ACCEPTED
+            assert answer.outcome is same if asked == known or cancels else answer.reason == Refusal.CONFLICT
         elif (source, name) in self.held and not cancelled:
             assert answer.reason == Refusal.CANCELLED_BY_OPERATOR
         if answer.outcome is Outcome.ACCEPTED:

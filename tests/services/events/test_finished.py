@@ -1,5 +1,7 @@
 """Events that are over leave memory and are known all the same: to their sources, to operators, after a restart."""
 
+from dataclasses import replace
+
 from gateway.domain.events.book import BookParams
 from gateway.domain.events.lifecycle import EventState
 from tests.scenes.world import World, homes_of
@@ -52,6 +54,22 @@ async def test_revision_of_an_event_that_left_memory_goes_on_from_what_is_stored
     world.restart(away_s=1)
     await world.go(2)
     assert world.state("e0") == "active"
+
+
+async def test_cancellation_at_the_same_revision_outlives_a_restart() -> None:
+    world = World(homes_of(1))
+    await world.submit("e", s=600, target_w=1_000.0, source="axle", revision=2)
+    await world.go(10)
+    assert world.state("e") == "active"
+    (known,) = world.dispatcher.entries()
+    gone = replace(known.request, cancelled=True)
+    assert (await world.dispatcher.submit(gone)).outcome.value == "accepted"
+    await world.go(10)
+    assert world.state("e") == "cancelled"
+    world.restart(away_s=1)
+    await world.go(2)
+    assert world.state("e") == "cancelled"
+    assert (await world.dispatcher.submit(gone)).outcome.value == "duplicate"
 
 
 async def test_cancellation_that_left_memory_still_keeps_its_event_from_running() -> None:

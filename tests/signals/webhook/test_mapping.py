@@ -234,6 +234,25 @@ def test_cancellation_that_says_the_id_alone_is_taken_before_and_after_its_event
     assert revised(bare, known, "voltus", T0) == replace(known, revision=2, cancelled=True)
 
 
+def test_at_the_same_order_a_cancellation_wins_and_an_activation_revives_nothing() -> None:
+    def sent(**other: Any) -> WebhookEvent:
+        (found,) = read_events(DOCUMENTS["axle"], orjson.dumps(axle_event(at_ms=T0, issued_ms=T0, **other)), T0)
+        assert isinstance(found, WebhookEvent)
+        return found
+
+    known = revised(sent(), None, "axle", T0)
+    assert known is not None
+    gone = revised(sent(active=False, level_kw=-9.0), known, "axle", T0)
+    assert gone == replace(known, cancelled=True)
+    assert revised(sent(active=False), gone, "axle", T0) == gone
+    assert revised(sent(), gone, "axle", T0) is None
+    later = read_events(DOCUMENTS["axle"], orjson.dumps(axle_event(at_ms=T0, issued_ms=T0 + 1)), T0)[0]
+    assert isinstance(later, WebhookEvent)
+    back = revised(later, gone, "axle", T0)
+    assert back is not None
+    assert (back.revision, back.cancelled) == (T0 + 1, False)
+
+
 # -- whatever comes ----------------------------------------------------------------------------------------------
 
 leaves = st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats() | st.text(max_size=20)

@@ -273,6 +273,19 @@ async def test_journal_older_revision_or_rejection_leaves_the_event_as_it_is(she
     assert len(audit(shelf.path)) == 4
 
 
+async def test_journal_cancellation_of_the_same_revision_counts_and_nothing_at_it_revives_the_event(
+    place: Reopened,
+) -> None:
+    journal, _ = place.open()
+    asked = event(place.clock, revision=3)
+    gone = replace(asked, request=replace(asked.request, cancelled=True))
+    await journal.commit([asked])
+    await journal.commit([gone])
+    await journal.commit([asked, EventMoved(event=EventId("e1"), revision=3, state=EventState.ACTIVE)])
+    state = place.open()[1]
+    assert state.events == (gone,)
+
+
 async def test_journal_failed_transaction_leaves_nothing_behind(shelf: Shelf) -> None:
     journal, _ = shelf.open()
     other = sqlite3.connect(shelf.path)
