@@ -22,7 +22,7 @@ Reason = Literal["opt_out", "storm", "outage", "weather", "utility_request", "ot
 Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"\S")]
 Names = Annotated[list[Name], Field(max_length=NAMES_MAX)]
 Note = Annotated[str, Field(max_length=256, pattern=NOTE)]
-Raised = Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)]
+Raised = Annotated[float, Field(gt=0, le=100, allow_inf_nan=False, strict=True)]
 
 
 class AreaBody(Body):
@@ -104,7 +104,15 @@ def _some(value: object) -> object:
     return [one.strip() for one in value.split(";") if one.strip()] if isinstance(value, str) else value
 
 
+def _no_flag(value: object) -> object:
+    """A cell is a text or a number; true is no 1 %."""
+    if isinstance(value, bool):
+        raise ValueError("a number is needed")
+    return value
+
+
 Cell = Annotated[Names, BeforeValidator(_some)]
+RaisedCell = Annotated[float, Field(gt=0, le=100, allow_inf_nan=False), BeforeValidator(_no_flag)]
 
 
 class ExclusionRow(TableRow):
@@ -123,7 +131,7 @@ class ExclusionRow(TableRow):
     since: Moment | None = None
     until: Moment
     note: Note = ""
-    reserve_pct: Raised | None = None
+    reserve_pct: RaisedCell | None = None
     dispatch_above_reserve: bool = False
 
     @model_validator(mode="after")

@@ -65,7 +65,8 @@ async def test_territory_is_set_once_by_whatever_is_sent_again_listed_and_lifted
      ({"territory": None, "group": {"all": True}, "reason": "weather"}, "reason: of a group it is opt_out or storm"),
      ({"territory": None, "group": {"all": True}}, "note: belongs to a territory"),
      ({"note": "x" * 257}, "note: "), ({"note": "a\nb"}, "note: "), ({"reserve_pct": 0}, "reserve_pct: "),
-     ({"reserve_pct": 101}, "reserve_pct: "),
+     ({"reserve_pct": 101}, "reserve_pct: "), ({"reserve_pct": True}, "reserve_pct: "),
+     ({"reserve_pct": "50"}, "reserve_pct: "),
      ({"dispatch_above_reserve": True}, "dispatch_above_reserve: needs a reserve_pct"),
      ({"from": "2027-01-15T09:00:00Z", "until": "2027-01-15T09:00:00Z"}, "until: not after from"),
      ({"event": "e"}, "event: belongs to opt_out")],
@@ -202,3 +203,10 @@ async def test_import_takes_lines_of_json_as_well_and_refuses_what_is_no_table()
         text = json.dumps(rows[0] | {"id": "c"})
         done = await r.ask("POST", "/v1/exclusions/import", data=text, status=202, **LINES)
         assert (done["changed"], done["durable"]) == (1, False)
+
+
+async def test_import_takes_no_truth_for_a_reserve() -> None:
+    async with street() as r:
+        row = {"id": "a", "reason": "storm", "postcode": ["95404"], "until": until(r.world), "reserve_pct": True}
+        done = await r.ask("POST", "/v1/exclusions/import", data=json.dumps(row), **LINES)
+        assert (done["changed"], [bad["line"] for bad in done["rejected"]]) == (0, [1])
