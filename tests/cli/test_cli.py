@@ -662,6 +662,8 @@ def test_leap_status_command_shows_what_is_open_what_went_up_and_what_waits(daem
         "  why                http_403 (wrong [key]): STOPPED, somebody must act",
         "  waits              2 rows: receiver_clock_behind",
         "  parked             1 records: mtr_0003",
+        "",
+        "no dispatch from the aggregator is configured (signals.leap)",
     ]
     assert json.loads(run("leap", "status", "--json", "--url", daemon.url).stdout)["sinks"] == [sink]
     daemon.says(status | {"sinks": []})

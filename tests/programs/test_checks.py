@@ -111,10 +111,11 @@ def test_a_program_that_says_it_has_rates_has_some() -> None:
 @given(st.lists(st.integers(0, 900), min_size=4, max_size=4))
 def test_at_most_one_version_of_a_program_without_faults_is_in_force_on_any_day(numbers: list[int]) -> None:
     days = [f"{date(2025, 1, 1) + timedelta(days=n)}" for n in numbers]
+    text = changed("    from: 2026-01-01\n", "    from: second\n", text=BOTH)
     text = changed(
-        "    from: 2025-01-01\n    until: 2026-01-01\n", f"    from: {days[0]}\n    until: {days[1]}\n", text=BOTH
+        "    from: 2025-01-01\n    until: 2026-01-01\n", f"    from: {days[0]}\n    until: {days[1]}\n", text=text
     )
-    text = changed("    from: 2026-01-01\n", f"    from: {days[2]}\n    until: {days[3]}\n", text=text)
+    text = changed("    from: second\n", f"    from: {days[2]}\n    until: {days[3]}\n", text=text)
     text = changed("dates: [2025-07-04, 2026-07-03]", "dates: [2025-07-04, 2026-07-03, 2027-07-05]", text=text)
     if not faults(text):
         found = program(text)

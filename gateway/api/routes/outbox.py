@@ -107,7 +107,8 @@ class OutboxRoutes:
 
 def _who(request: web.Request) -> str:
     """Who asks, by the name that was recognised where there is one: leave is another name's."""
-    return request.get(CALLER, SOMEBODY_HERE).name or by(request)
+    said = by(request)
+    return request.get(CALLER, SOMEBODY_HERE).name or said
 
 
 def _state(row: OutboxRow) -> OutboxRowState:
