@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, StrictBool, StrictInt
 
 from gateway.domain.programs.outbox import WriteKind
 from gateway.schemas.body import Body
@@ -27,15 +27,15 @@ class ProposalBody(Body):
 class RowNumbers(Body):
     """Rows by their numbers."""
 
-    rows: Annotated[list[int], Field(min_length=1, max_length=10_000)]
+    rows: Annotated[list[StrictInt], Field(min_length=1, max_length=10_000)]
 
 
 class RunBody(Body):
     """What is to be sent. `confirm`: the exact number of rows, needed where they are more than a few."""
 
     kind: WriteKind
-    dry_run: bool = True
-    confirm: Annotated[int | None, Field(ge=0, le=1_000_000)] = None
+    dry_run: StrictBool = True
+    confirm: Annotated[int, Field(strict=True, ge=0, le=1_000_000)] | None = None
 
 
 class DifferenceBody(Body):

@@ -1,5 +1,7 @@
 """Who may propose, approve and send changes at the aggregator."""
 
+import pytest
+
 from gateway.domain.access import Scope
 from gateway.domain.programs.outbox import OutboxRow, WriteKind
 from tests.api.test_access import callers, header
@@ -57,3 +59,19 @@ async def test_without_an_account_nothing_is_proposed() -> None:
         refused = await r.ask("POST", "/v1/outbox", json=body, status=400)
         assert refused["problems"] == ["leap.account: none is configured"]
         assert (await r.ask("GET", "/v1/outbox", params={"kind": "x"}, status=400))["problems"][0].startswith("kind: ")
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"confirm": True}, {"confirm": "3"}, {"dry_run": 0}, {"dry_run": "no"}, {"confirm": 1.0}]
+)
+async def test_what_lets_a_run_go_is_said_as_what_it_is(wrong: dict[str, object]) -> None:
+    async with rig(callers=EVERYBODY) as r:
+        body = {"kind": "idle"} | wrong
+        refused = await r.ask("POST", "/v1/outbox/runs", json=body, headers=header("programs"), status=400)
+        assert refused["problems"][0].startswith(next(iter(wrong)))
+
+
+@pytest.mark.parametrize("wrong", [True, "1", 1.5])
+async def test_rows_are_named_by_whole_numbers(wrong: object) -> None:
+    async with rig(callers=EVERYBODY) as r:
+        await r.ask("POST", "/v1/outbox/approvals", json={"rows": [wrong]}, headers=header("bob"), status=400)
