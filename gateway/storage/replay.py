@@ -19,7 +19,7 @@ from gateway.domain.replay import NO_FLOOR_MS, Admission, ReplayBounds, admissio
 from gateway.domain.types import Now
 from gateway.observability.metrics import Sample, counter, words
 from gateway.observability.parts import Part
-from gateway.storage.programs.sqlite_thread import SqliteThread, set_aside, transaction
+from gateway.storage.sqlite_thread import SqliteThread, set_aside, transaction
 
 log = logging.getLogger(__name__)
 

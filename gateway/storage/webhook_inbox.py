@@ -18,7 +18,7 @@ import orjson
 from gateway.domain.errors import CorruptState, StorageError
 from gateway.observability.parts import Part
 from gateway.ports.inbox import KeptMessage
-from gateway.storage.programs.sqlite_thread import SqliteThread, set_aside, transaction
+from gateway.storage.sqlite_thread import SqliteThread, set_aside, transaction
 
 log = logging.getLogger(__name__)
 

@@ -31,7 +31,7 @@ from gateway.domain.programs.facts import (
 from gateway.observability.parts import Part
 from gateway.ports.programs import CustomerReference, FactBatch, FactChange, FactQuestion, LoadFact, StoredFact
 from gateway.storage.programs import batches
-from gateway.storage.programs.sqlite_thread import SqliteThread, transaction
+from gateway.storage.sqlite_thread import SqliteThread, transaction
 
 log = logging.getLogger(__name__)
 

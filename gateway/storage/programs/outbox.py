@@ -12,7 +12,7 @@ import msgspec
 
 from gateway.domain.programs.outbox import OPEN, OutboxRow, WriteKind
 from gateway.observability.parts import Part
-from gateway.storage.programs.sqlite_thread import SqliteThread, transaction
+from gateway.storage.sqlite_thread import SqliteThread, transaction
 
 NAME = "outbox.sqlite"
 VERSION = 1

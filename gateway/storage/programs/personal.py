@@ -16,7 +16,7 @@ from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
 from gateway.domain.errors import CorruptState, GatewayError, StorageError
 from gateway.observability.parts import Part
-from gateway.storage.programs.sqlite_thread import SqliteThread, transaction
+from gateway.storage.sqlite_thread import SqliteThread, transaction
 
 log = logging.getLogger(__name__)
 

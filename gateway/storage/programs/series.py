@@ -26,7 +26,7 @@ from gateway.domain.programs.official_hours import OfficialHour
 from gateway.domain.programs.prices import HourPrice, SeriesOrigin, SiteArea
 from gateway.files import sync_directory
 from gateway.storage.programs.facts import NAME, SCHEMA_VERSION
-from gateway.storage.programs.sqlite_thread import transaction
+from gateway.storage.sqlite_thread import transaction
 
 Kind = Literal["price", "hour"]
 WITHDRAWN = "Withdrawn"
