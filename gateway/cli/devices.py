@@ -9,6 +9,7 @@ from gateway import former_names
 from gateway.cli.progress import progress
 from gateway.cli.shared import (
     DEFAULT_URL,
+    ROWS_SHOWN,
     AlwaysJson,
     AsJson,
     Limit,
@@ -20,6 +21,7 @@ from gateway.cli.shared import (
     out,
     segment,
     show,
+    tell_rejected,
     user,
 )
 from gateway.domain.errors import GatewayError, InvalidInput
@@ -27,7 +29,6 @@ from gateway.schemas import operations as ops
 
 devices = typer.Typer(no_args_is_help=True, help="Registered devices.")
 
-ROWS_SHOWN = 50
 """Of the bad rows of an import, and of the notes, as many are printed."""
 
 
@@ -241,13 +242,11 @@ def devices_discard(
 def _tell_import(file: Path, report: dict[str, Any]) -> None:
     """Print the first bad rows, each with its faults, and the first notes; count the rest."""
     notes = report.get("notes", [])
-    for row in report["rejected"][:ROWS_SHOWN]:
-        err.print(f"{file}:{row['line']}: {row['problem']}", markup=False, highlight=False)
+    tell_rejected(file, report)
     for row in notes[:ROWS_SHOWN]:
         err.print(f"{file}:{row['line']}: note: {row['note']}", markup=False, highlight=False)
-    for count, what in ((report["rejected_total"], "bad rows"), (len(notes), "notes")):
-        if count > ROWS_SHOWN:
-            err.print(f"{file}: and {count - ROWS_SHOWN} more {what}; --json has more of them", highlight=False)
+    if len(notes) > ROWS_SHOWN:
+        err.print(f"{file}: and {len(notes) - ROWS_SHOWN} more notes; --json has more of them", highlight=False)
     out.print(
         f"{report['rows']} rows, {report['enrolled']} new or changed, "
         + (f"{report['departing']} once they are handed back, " if report.get("departing") else "")

@@ -6,7 +6,21 @@ from typing import Annotated, Any
 import typer
 
 from gateway.cli.progress import progress
-from gateway.cli.shared import DEFAULT_URL, AsJson, Limit, Offset, Url, ask, err, fail, out, segment, show, user
+from gateway.cli.shared import (
+    DEFAULT_URL,
+    AsJson,
+    Limit,
+    Offset,
+    Url,
+    ask,
+    err,
+    fail,
+    out,
+    segment,
+    show,
+    tell_rejected,
+    user,
+)
 from gateway.schemas import operations as ops
 from gateway.schemas.operations import Operation
 
@@ -16,7 +30,6 @@ customers = typer.Typer(no_args_is_help=True, help="Customers by reference, thei
 due = typer.Typer(no_args_is_help=True, help="What has to be done by when.")
 
 KINDS = {".csv": "text/csv", ".jsonl": "application/x-ndjson"}
-ROWS_SHOWN = 50
 ENROLLMENT = {"enforce": "enforced", "observe": "observed", "unknown": "observed, and nobody knows the program"}
 
 Program = Annotated[str | None, typer.Option("--program", help="of this program alone")]
@@ -267,10 +280,7 @@ def _import(file: Path, url: str, operation: Operation, *, as_json: bool) -> Non
     if as_json:
         out.print_json(data=report)
     else:
-        for row in report["rejected"][:ROWS_SHOWN]:
-            err.print(f"{file}:{row['line']}: {row['problem']}", markup=False, highlight=False)
-        if report["rejected_total"] > ROWS_SHOWN:
-            err.print(f"{file}: and {report['rejected_total'] - ROWS_SHOWN} more bad rows", highlight=False)
+        tell_rejected(file, report)
         out.print(
             f"{report['rows']} rows, {report['changed']} new or changed, {report['unchanged']} known already, "
             f"{report['rejected_total']} rejected",

@@ -8,11 +8,23 @@ import typer
 
 from gateway import former_names
 from gateway.cli.progress import progress
-from gateway.cli.shared import DEFAULT_URL, AsJson, Url, ask, err, fail, out, read_body, show, user, warn, warn_of
+from gateway.cli.shared import (
+    DEFAULT_URL,
+    AsJson,
+    Url,
+    ask,
+    fail,
+    out,
+    read_body,
+    show,
+    tell_rejected,
+    user,
+    warn,
+    warn_of,
+)
 from gateway.schemas import operations as ops
 
 KINDS = {".csv": "text/csv", ".jsonl": "application/x-ndjson", ".json": "application/x-ndjson"}
-ROWS_SHOWN = 50
 
 TERRITORY = {
     "postcode": "postcodes", "county": "counties", "utility": "utilities", "feeder": "feeders", "program": "programs",
@@ -116,10 +128,7 @@ def _of_territories(group: typer.Typer) -> None:
         if as_json:
             out.print_json(data=report)
         else:
-            for row in report["rejected"][:ROWS_SHOWN]:
-                err.print(f"{file}:{row['line']}: {row['problem']}", markup=False, highlight=False)
-            if report["rejected_total"] > ROWS_SHOWN:
-                err.print(f"{file}: and {report['rejected_total'] - ROWS_SHOWN} more bad rows", highlight=False)
+            tell_rejected(file, report)
             out.print(
                 f"{report['rows']} rows, {report['changed']} new or changed, {report['unchanged']} as they were, "
                 f"{report['rejected_total']} rejected",

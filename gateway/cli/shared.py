@@ -33,6 +33,20 @@ DEFAULT_PROGRAMS = Path("config/programs")
 DEFAULT_WEBHOOKS = Path("config/webhooks")
 
 
+ROWS_SHOWN = 50
+
+
+def tell_rejected(file: Path, report: dict[str, Any]) -> None:
+    """Print the first bad rows of an import, each with its line and its fault, and count the rest."""
+    for row in report["rejected"][:ROWS_SHOWN]:
+        err.print(f"{file}:{row['line']}: {row['problem']}", markup=False, highlight=False)
+    if report["rejected_total"] > ROWS_SHOWN:
+        err.print(
+            f"{file}: and {report['rejected_total'] - ROWS_SHOWN} more bad rows; --json has more of them",
+            highlight=False,
+        )
+
+
 def fail(problems: list[str], *, code: int) -> NoReturn:
     """Print every problem and exit with `code`."""
     for problem in problems:
