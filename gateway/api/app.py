@@ -128,7 +128,7 @@ def make_app(parts: Parts) -> web.Application:
         EnrollmentRoutes(parts.enrollments, parts.participation, parts.eligibility, parts.clock),
         RateRoutes(parts.rates),
         WebhookRoutes(parts.webhooks),
-        OutboxRoutes(parts.outbox),
+        OutboxRoutes(parts.outbox, parts.leap_dispatch.webhooks),
         AuditRoutes(parts.audit),
         HealthRoutes(parts.registry, parts.readiness),
     )

@@ -1,8 +1,8 @@
 """Bodies about dispatch from the aggregator: how it stands, what a search found, where it posts."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, Field, StrictBool
 
 from gateway.schemas.body import Body
 
@@ -81,7 +81,10 @@ class LeapWebhookList(Body):
 
 
 class LeapWebhookAsked(Body):
-    """Register this gateway for a level. `replace`: the address that is registered now, if there is another."""
+    """Register this gateway for a level. `replace`: the address that is registered now, if there is another; `send`:
+    not only propose it, but send every change of a webhook that is open; `confirm`: how many they are."""
 
     level: Literal["meter", "group"]
     replace: str | None = Field(default=None, max_length=256)
+    send: StrictBool = False
+    confirm: Annotated[int, Field(strict=True, ge=0, le=1_000_000)] | None = None

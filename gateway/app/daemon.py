@@ -326,7 +326,7 @@ async def _build(settings: Settings, clock: SteadyClock, parts: RunningParts, la
             days=settings.intervals.keep_days,
         ),
         webhooks=hooks,
-        outbox=await outbox(settings, enrollments=enrolled, clock=clock, journal=journal, parts=parts),
+        outbox=await outbox(settings, leap, enrollments=enrolled, clock=clock, journal=journal, parts=parts),
         registry=parts.metrics(),
         readiness=readiness.now,
         door=doorway(access, clock, settings.http.host, refusals),

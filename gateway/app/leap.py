@@ -23,6 +23,7 @@ from gateway.signals.leap.registration import LeapRegistration
 from gateway.signals.leap.requests import SOURCE, Batteries
 from gateway.signals.leap.signal import FOLDER, LeapSignal
 from gateway.signals.leap.submission import Submission
+from gateway.signals.leap.webhook_rows import WebhookRows
 from gateway.transports.leap.client import LeapClient
 
 PEER = "leap"
@@ -98,8 +99,10 @@ async def leap_signal(
     account = settings.leap.account
     if account is None:
         return LeapDispatch(signal=signal)
+    registration = await parts.start(LeapRegistration(asked, LeapClient(account)))
     return LeapDispatch(
         signal=signal,
         catch_up=await parts.start(LeapCatchUp(asked, LeapClient(account), signal, clock=clock, rng=random.Random())),
-        registration=await parts.start(LeapRegistration(asked, LeapClient(account))),
+        registration=registration,
+        webhooks=WebhookRows(registration),
     )

@@ -74,12 +74,19 @@ def webhook_verify(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
 def webhook_register(
     level: Annotated[str, typer.Argument(help="meter or group")],
     replace: Annotated[str | None, typer.Option("--replace", help="the address that is registered now")] = None,
+    really: Annotated[bool, typer.Option("--send", help="send it; without it this only shows")] = False,
+    confirm: Annotated[int | None, typer.Option(min=0, help="the exact number of changes that go")] = None,
     url: Url = DEFAULT_URL,
 ) -> None:
-    """Let the aggregator post dispatch to this gateway. There is one address per account: another one that is
-    registered already loses its dispatch, and must be named with --replace."""
-    body = json.dumps({"level": level, "replace": replace}).encode()
-    out.print_json(data=ask(url, ops.REGISTER_LEAP_WEBHOOK, f"by={user()}", body=body))
+    """Propose that the aggregator posts dispatch to this gateway, as a row of the outbox. There is one address per
+    account: another one that is registered already loses its dispatch, and must be named with --replace. Exits with 1
+    if nothing was sent that was to be."""
+    body = json.dumps({"level": level, "replace": replace, "send": really, "confirm": confirm}).encode()
+    answer = ask(url, ops.REGISTER_LEAP_WEBHOOK, f"by={user()}", body=body)
+    out.print_json(data=answer)
+    refused = any(row["state"] in ("refused", "differs") for row in answer["entries"])
+    if really and (answer["refusal"] or answer["error"] or refused):
+        raise typer.Exit(1)
 
 
 def _lines(status: dict[str, Any]) -> Iterable[str]:

@@ -12,12 +12,12 @@ from gateway.schemas import operations as ops
 outbox = typer.Typer(no_args_is_help=True, help="Changes at the aggregator: proposed, approved, sent, read back.")
 
 Numbers = Annotated[list[int], typer.Argument(help="numbers of rows")]
-Kind = Annotated[str, typer.Argument(help="meter, idle, participate, disenroll or nomination")]
+Kind = Annotated[str, typer.Argument(help="meter, idle, participate, disenroll, nomination or webhook")]
 
 
 @outbox.command("list")
 def outbox_list(
-    kind: Annotated[str | None, typer.Option(help="meter, idle, participate, disenroll or nomination")] = None,
+    kind: Annotated[str | None, typer.Option(help="meter, idle, participate, disenroll, nomination or webhook")] = None,
     everything: Annotated[bool, typer.Option("--all", help="with what is done, refused or withdrawn")] = False,
     after: Annotated[int, typer.Option(min=0, help="the `next` of the page before")] = 0,
     limit: Limit = 100,

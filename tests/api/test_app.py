@@ -238,7 +238,7 @@ async def rig(
         ),
         webhooks=stack.enter_context(hooks(folder, world, events)),
         outbox=ChangeOutbox(
-            stack.enter_context(outbox_in(folder)), None, clock=world.clock, journal=world.journal, meters=lambda: 0
+            stack.enter_context(outbox_in(folder)), {}, clock=world.clock, journal=world.journal, meters=lambda: 0
         ),
         registry=registry([lambda: [Sample(name="gateway_x", help="X.", value=1)]], []),
         readiness=lambda: Readiness(ready=not reasons, reasons=reasons, warnings=warnings),

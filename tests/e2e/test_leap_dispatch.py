@@ -129,8 +129,8 @@ async def evening(directory: Path) -> AsyncIterator[Evening]:
 
 async def test_an_event_is_pushed_changed_and_cancelled_and_each_home_has_one_sequence(tmp_path: Path) -> None:
     async with evening(tmp_path) as e:
-        told = await e.cli("webhook", "register", "meter")
-        assert told["state"] == "ours"
+        told = await e.cli("webhook", "register", "meter", "--send")
+        assert [row["state"] for row in told["entries"]] == ["done"]
         assert SECRET not in json.dumps(told)
         slots = e.slots(in_s=2, for_s=600)
         # 52 messages, of which the first answers are lost
@@ -162,7 +162,7 @@ async def test_an_event_is_pushed_changed_and_cancelled_and_each_home_has_one_se
 
 async def test_a_lost_webhook_and_an_outage_over_the_start_are_caught_up_with(tmp_path: Path) -> None:
     async with evening(tmp_path) as e:
-        await e.cli("webhook", "register", "meter")
+        await e.cli("webhook", "register", "meter", "--send")
         odd = dict.fromkeys(["extra_fields", "unknown_enums", "null_tokens", "outside_window", "offset_pages"], True)
         await e.move("mischief", odd)
         await e.move("mishaps", {"service": "dispatch", "trouble": "answer", "status": 503, "times": 3})
@@ -219,13 +219,20 @@ async def test_another_gateway_is_not_robbed_of_its_dispatch(tmp_path: Path) -> 
             f"{e.url}/v2/dispatch/meter/webhook", json={"url": other}, headers={"Authorization": f"Bearer {KEY}"}
         ) as answer:  # fmt: skip
             assert answer.status == 200
-        code, output = await run_cli("leap", "webhook", "register", "meter", "--url", e.daemon.url)
+        code, output = await run_cli("leap", "webhook", "register", "meter", "--send", "--url", e.daemon.url)
         assert (code, other in output) == (1, True)
         (found,) = await e.cli("webhook", "verify", "--json")
         assert (found["state"], found["url"]) == ("other_url", other)
         ready: Reply = await e.daemon.ask("GET", "/readyz")
         assert any(other in text for text in ready.body["warnings"])
-        assert (await e.cli("webhook", "register", "meter", "--replace", other))["state"] == "ours"
+        shown = await e.cli("webhook", "register", "meter", "--replace", other)
+        assert (shown["dry_run"], [row["state"] for row in shown["entries"]]) == (True, ["proposed"])
+        (found,) = await e.cli("webhook", "verify", "--json")
+        assert found["url"] == other
+        told = await e.cli("webhook", "register", "meter", "--replace", other, "--send")
+        assert [row["state"] for row in told["entries"]] == ["done"]
+        (found,) = await e.cli("webhook", "verify", "--json")
+        assert found["state"] == "ours"
 
 
 async def posted(daemon: Daemon, body: object, shown: str) -> Reply:

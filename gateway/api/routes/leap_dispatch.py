@@ -10,11 +10,10 @@ from gateway.api.leap_models import (
     LeapDispatchState,
     LeapSearchFound,
     LeapSpan,
-    LeapWebhookAsked,
     LeapWebhookBody,
     LeapWebhookList,
 )
-from gateway.api.route import RestRoute, by
+from gateway.api.route import RestRoute
 from gateway.clock import Clock
 from gateway.domain.access import Scope
 from gateway.domain.errors import GatewayError, InvalidInput, PeerBusy, Retry, StorageError, retry_of
@@ -24,6 +23,7 @@ from gateway.signals.leap.catch_up import AHEAD_MS, BEHIND_MS, SPAN_MS_MAX, Leap
 from gateway.signals.leap.reader import ReaderGone
 from gateway.signals.leap.registration import LeapRegistration, Webhook
 from gateway.signals.leap.signal import LeapSignal
+from gateway.signals.leap.webhook_rows import WebhookRows
 
 NOT_CONFIGURED = "signals.leap is not configured, or leap.account is not"
 BAD_SHOWN = 50
@@ -31,11 +31,12 @@ BAD_SHOWN = 50
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeapDispatch:
-    """The parts of dispatch from the aggregator; None = not configured."""
+    """The parts of dispatch from the aggregator; None = not configured. `webhooks`: how the registration is changed."""
 
     signal: LeapSignal | None = None
     catch_up: LeapCatchUp | None = None
     registration: LeapRegistration | None = None
+    webhooks: WebhookRows | None = None
 
 
 class LeapDispatchRoutes:
@@ -111,17 +112,6 @@ class LeapDispatchRoutes:
             return problem(404, NOT_CONFIGURED)
         return json_answer(LeapWebhookList(webhooks=[_shown(one) for one in await registration.verify()]))
 
-    async def register(self, request: web.Request) -> web.StreamResponse:
-        asked = await read_body(request, LeapWebhookAsked)
-        registration = self._leap.registration
-        if registration is None:
-            return problem(404, NOT_CONFIGURED)
-        try:
-            found = await registration.register(asked.level, replace=asked.replace, by=by(request))
-        except GatewayError as error:
-            raise _told(error) from error
-        return json_answer(_shown(found))
-
     ROUTES = (
         RestRoute(
             operation=ops.SHOW_LEAP_DISPATCH, handler=status, summary="Show how dispatch from the aggregator stands",
@@ -135,11 +125,6 @@ class LeapDispatchRoutes:
         RestRoute(
             operation=ops.VERIFY_LEAP_WEBHOOKS, handler=verify, summary="Ask where the aggregator posts dispatch",
             answers={200: LeapWebhookList}, problems=(404,), texts={404: NOT_CONFIGURED},
-        ),
-        RestRoute(
-            operation=ops.REGISTER_LEAP_WEBHOOK, handler=register,
-            summary="Let the aggregator post dispatch to this gateway", body=LeapWebhookAsked,
-            answers={200: LeapWebhookBody}, problems=(400, 404, 502), scope=Scope.ADMIN, texts={404: NOT_CONFIGURED},
         ),
     )  # fmt: skip
 

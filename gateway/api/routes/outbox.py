@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from aiohttp import web
 
 from gateway.api.exchange import PAGE_MAX, json_list, problem, read_body
+from gateway.api.leap_models import LeapWebhookAsked
 from gateway.api.outbox_models import (
     DifferenceBody,
     OutboxRowList,
@@ -16,21 +17,28 @@ from gateway.api.outbox_models import (
 )
 from gateway.api.route import BY, CALLER, Number, RestRoute, Text, by
 from gateway.domain.access import SOMEBODY_HERE, Scope
-from gateway.domain.errors import InvalidInput
+from gateway.domain.errors import GatewayError, InvalidInput, PeerBusy, Retry, StorageError, retry_of
 from gateway.domain.programs.outbox import OutboxRow, WriteKind, differences
 from gateway.schemas import operations as ops
 from gateway.schemas.interval_rows import rfc3339
-from gateway.services.programs.outbox import ChangeOutbox, Proposal
+from gateway.services.programs.outbox import ChangeOutbox, Proposal, RunReport
+from gateway.signals.leap.webhook_rows import WebhookRows
 
 KIND, UNFINISHED = Text("kind"), Number("unfinished", 1, 1)
 AFTER, LIMIT = Number("after", 0, 1 << 62), Number("limit", 100, PAGE_MAX)
 
 
-class OutboxRoutes:
-    """The routes of the outbox."""
+NEEDED = {WriteKind.METER: Scope.PII, WriteKind.WEBHOOK: Scope.ADMIN}
+"""What sending a kind needs besides: who customers are leaves the gateway; dispatch goes elsewhere."""
+NOT_CONFIGURED = "signals.leap is not configured, or leap.account is not"
 
-    def __init__(self, outbox: ChangeOutbox) -> None:
+
+class OutboxRoutes:
+    """The routes of the outbox. `webhooks`: how the aggregator's are registered; None = not configured."""
+
+    def __init__(self, outbox: ChangeOutbox, webhooks: WebhookRows | None) -> None:
         self._outbox = outbox
+        self._webhooks = webhooks
 
     async def rows(self, request: web.Request) -> web.StreamResponse:
         limit, named = LIMIT.of(request), KIND.of(request)
@@ -61,11 +69,30 @@ class OutboxRoutes:
 
     async def run(self, request: web.Request) -> web.StreamResponse:
         body = await read_body(request, RunBody)
-        # who customers are leaves the gateway
-        personal = body.kind is WriteKind.METER and not body.dry_run
-        if personal and Scope.PII not in request.get(CALLER, SOMEBODY_HERE).scopes:
-            return problem(403, "the scope pii is required")
+        needed = None if body.dry_run else NEEDED.get(body.kind)
+        if needed is not None and needed not in request.get(CALLER, SOMEBODY_HERE).scopes:
+            return problem(403, f"the scope {needed.value} is required")
         report = await self._outbox.send(body.kind, dry=body.dry_run, confirm=body.confirm, by=_who(request))
+        return await self._reported(request, report)
+
+    async def register(self, request: web.Request) -> web.StreamResponse:
+        asked = await read_body(request, LeapWebhookAsked)
+        if self._webhooks is None:
+            return problem(404, NOT_CONFIGURED)
+        kind, who = WriteKind.WEBHOOK, _who(request)
+        try:
+            after = await self._webhooks.content(asked.level, asked.replace)
+            await self._outbox.propose(kind, [Proposal(subject=asked.level, after=after)], by=who)
+        except (InvalidInput, StorageError):
+            raise
+        except GatewayError as error:
+            # the aggregator's answer is no fault of who asked here
+            raise error if retry_of(error) is Retry.NEVER else PeerBusy(str(error)) from error
+        return await self._reported(
+            request, await self._outbox.send(kind, dry=not asked.send, confirm=asked.confirm, by=who)
+        )
+
+    async def _reported(self, request: web.Request, report: RunReport) -> web.StreamResponse:
         told = RunReportBody(
             kind=report.kind, dry_run=report.dry, would_send=report.would_send, waiting=report.waiting,
             refusal=report.refusal, error=report.error, entries=[],
@@ -101,6 +128,12 @@ class OutboxRoutes:
             operation=ops.SEND_CHANGES, scope=Scope.PROGRAMS, handler=run,
             summary="Send what is ready of one kind, or (dry_run, the default) show it", query=(BY,), body=RunBody,
             answers={200: RunReportBody}, problems=(400, 503),
+        ),
+        RestRoute(
+            operation=ops.REGISTER_LEAP_WEBHOOK, scope=Scope.ADMIN, handler=register,
+            summary="Propose that the aggregator posts dispatch to this gateway, and (send) send it", query=(BY,),
+            body=LeapWebhookAsked, answers={200: RunReportBody}, problems=(400, 404, 502, 503),
+            texts={404: NOT_CONFIGURED},
         ),
     )  # fmt: skip
 

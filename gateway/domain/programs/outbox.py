@@ -18,13 +18,14 @@ SHARE_MAX = 0.02
 
 class WriteKind(StrEnum):
     """What is changed: a meter that is created or changed, a time in which it sits out or takes part, its leaving, a
-    nomination that is suggested."""
+    nomination that is suggested, where dispatch is posted."""
 
     METER = "meter"
     IDLE = "idle"
     PARTICIPATE = "participate"
     DISENROLL = "disenroll"
     NOMINATION = "nomination"
+    WEBHOOK = "webhook"
 
 
 APPROVED_ONLY = frozenset({WriteKind.DISENROLL, WriteKind.NOMINATION})
@@ -52,8 +53,9 @@ Content = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutboxRow:
-    """One change. `subject`: the partner's reference of a meter, or the aggregator's id of one; `before` None: the peer
-    has nothing of it. Personal data never stands here: `after` names the customer by reference. Times are UTC ms."""
+    """One change. `subject`: the partner's reference of a meter, or the aggregator's id of one, or the level of a
+    webhook; `before` None: the peer has nothing of it. Personal data never stands here: `after` names the customer by
+    reference. Times are UTC ms."""
 
     number: int
     kind: WriteKind

@@ -65,16 +65,22 @@ class RunReport:
     rows: list[OutboxRow] = field(default_factory=list)
 
 
+UNCONFIGURED = {WriteKind.WEBHOOK: "signals.leap and leap.account: not both are configured"}
+"""Why there is nobody to write to, where it is not for want of an account alone."""
+
+
 class ChangeOutbox(Part):
-    """The rows and their way to the peer (None: none is configured). `meters`: how many meters there are."""
+    """The rows and their way to the peers, each for its kinds; a kind without one is not configured. `meters`: how many
+    meters there are."""
 
     component = "programs"
 
     def __init__(
-        self, store: OutboxStore, peer: OutboxPeer | None, *, clock: Clock, journal: Journal, meters: Callable[[], int]
+        self, store: OutboxStore, peers: Mapping[WriteKind, OutboxPeer], *, clock: Clock, journal: Journal,
+        meters: Callable[[], int],
     ) -> None:  # fmt: skip
         self.store = store
-        self._peer = peer
+        self._peers = peers
         self._clock = clock
         self._journal = journal
         self._meters = meters
@@ -91,7 +97,7 @@ class ChangeOutbox(Part):
     async def propose(self, kind: WriteKind, proposals: Sequence[Proposal], *, by: str) -> list[OutboxRow]:
         """Store changes that differ from what the peer has, and from what is open already; returns those that are new.
         Raises InvalidInput, StorageError, and what asking the peer raises."""
-        peer = self._asked()
+        peer = self._asked(kind)
         now_ms = self._clock.now().utc_ms
         faults = [fault for one in proposals for fault in peer.faults(kind, one.subject, one.after, now_ms)]
         faults += [] if 0 < len(proposals) <= PROPOSED_MAX else [f"rows: 1 to {PROPOSED_MAX} of them"]
@@ -106,7 +112,7 @@ class ChangeOutbox(Part):
                 for at, one in enumerate(proposals)
                 if (one.subject, _frozen(one.after)) not in known
             ]
-            has = await self._read(kind, rows)
+            has = await _read(peer, kind, rows)
             new = [
                 replace(row, before=has[row.number])
                 for row in rows
@@ -150,9 +156,9 @@ class ChangeOutbox(Part):
                 report.would_send, report.rows = len(found.go), [*found.look, *found.go]
                 report.refusal = brake(len(found.go), self._meters(), confirm)
                 return report
-            peer = self._asked()
+            peer = self._asked(kind)
             try:
-                again = await self._looked(kind, found.look, report)
+                again = await self._looked(peer, kind, found.look, report)
                 go = [*again, *found.go]
                 report.would_send = len(go)
                 report.refusal = brake(len(go), self._meters(), confirm)
@@ -165,21 +171,24 @@ class ChangeOutbox(Part):
             await self._count()
             return report
 
-    def _asked(self) -> OutboxPeer:
-        if self._peer is None:
-            raise InvalidInput(["leap.account: none is configured"])
-        return self._peer
+    def _asked(self, kind: WriteKind) -> OutboxPeer:
+        peer = self._peers.get(kind)
+        if peer is None:
+            raise InvalidInput([UNCONFIGURED.get(kind, "leap.account: none is configured")])
+        return peer
 
     # -- one step each -------------------------------------------------------------------------------------------
 
-    async def _looked(self, kind: WriteKind, rows: Sequence[OutboxRow], report: RunReport) -> list[OutboxRow]:
+    async def _looked(
+        self, peer: OutboxPeer, kind: WriteKind, rows: Sequence[OutboxRow], report: RunReport
+    ) -> list[OutboxRow]:
         """What was on its way: settled where the peer has it or works on it; the others, to be sent again."""
-        if not rows or self._peer is None:
+        if not rows:
             return []
         working = [row for row in rows if row.job]
-        said = await self._peer.look(working) if working else {}
+        said = await peer.look(working) if working else {}
         settled = [_after(row, said[row.number]) for row in working if row.number in said]
-        has = await self._read(kind, rows)
+        has = await _read(peer, kind, rows)
         again: list[OutboxRow] = []
         kept: list[OutboxRow] = []
         for row in rows:
@@ -209,18 +218,10 @@ class ChangeOutbox(Part):
         after = [_after(row, said[row.number]) if row.number in said else row for row in sending]
         await self.store.put(after)
         done = [row for row in after if row.state is WriteState.DONE]
-        has = await self._read(kind, done)
+        has = await _read(peer, kind, done)
         after = [_verified(row, has[row.number]) if row.number in has else row for row in after]
         await self.store.put(after)
         report.rows += after
-
-    async def _read(self, kind: WriteKind, rows: Sequence[OutboxRow]) -> Mapping[int, Content | None]:
-        """What the peer has of rows; nothing where there is none to ask."""
-        found: dict[int, Content | None] = {row.number: None for row in rows}
-        if self._peer is not None:
-            for first in range(0, len(rows), BATCH):
-                found |= await self._peer.read(kind, rows[first : first + BATCH])
-        return found
 
     async def _open(self, kind: WriteKind | None) -> list[OutboxRow]:
         return await self.store.rows(kind=kind, unfinished=True, limit=OPEN_MAX)
@@ -255,6 +256,14 @@ class ChangeOutbox(Part):
     def samples(self) -> Iterable[Sample]:
         for (kind, state), count in sorted(self._counts.items()):
             yield ROWS.sample(count, kind=kind.value, state=state.value)
+
+
+async def _read(peer: OutboxPeer, kind: WriteKind, rows: Sequence[OutboxRow]) -> Mapping[int, Content | None]:
+    """What the peer has of rows."""
+    found: dict[int, Content | None] = {row.number: None for row in rows}
+    for first in range(0, len(rows), BATCH):
+        found |= await peer.read(kind, rows[first : first + BATCH])
+    return found
 
 
 def _after(row: OutboxRow, said: Written) -> OutboxRow:

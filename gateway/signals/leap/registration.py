@@ -1,19 +1,19 @@
-"""Checks where the aggregator posts dispatch, and changes it only when somebody says so.
+"""Checks where the aggregator posts dispatch.
 
 There is one address per account and level. A standby, or a restored backup, must not take dispatch away from
-production: the daemon only looks, and an address that is there already is replaced only by who names it. The answer of
-the aggregator holds header values in clear; they are compared here and never leave.
+production: the daemon only looks. The answer of the aggregator holds header values in clear; they are compared here and
+never leave.
 """
 
 import asyncio
 import hmac
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from gateway.domain.errors import GatewayError, InvalidInput, Retry, retry_of
+from gateway.domain.errors import GatewayError, Retry, retry_of
 from gateway.observability.metrics import Sample, gauge, words
 from gateway.observability.parts import Importance, Part
 from gateway.signals.leap.settings import PATHS, LeapSignalSettings
@@ -77,6 +77,11 @@ class LeapRegistration(Part):
     async def close(self) -> None:
         await self._client.close()
 
+    @property
+    def levels(self) -> Sequence[Level]:
+        """Those that are configured."""
+        return self._settings.levels
+
     def wanted(self, level: Level) -> str:
         """Where the aggregator should post, "" = that is not configured."""
         return "" if self._settings.url is None else self._settings.url + PATHS[level]
@@ -92,34 +97,19 @@ class LeapRegistration(Part):
         """Ask how each registration stands. An aggregator that does not answer is told in `detail`."""
         return [await self._verified(level) for level in self._settings.levels]
 
-    async def register(self, level: Level, *, replace: str | None, by: str) -> Webhook:
-        """Register our address. `replace`: the address that is there now, if there is another. Raises InvalidInput and
-        GatewayError."""
-        if level not in self._settings.levels:
-            raise InvalidInput([f"level: {level} is not among signals.leap.levels"])
-        wanted = self.wanted(level)
-        if not wanted:
-            raise InvalidInput(["signals.leap.url: missing; it says where the aggregator reaches this gateway"])
-        now = self._judged(level, await self._asked(level))
-        if now.state is Registered.OURS:
-            return self._noted(now)
-        if now.url not in ("", wanted) and replace != now.url:
-            raise InvalidInput(
-                [f"replace: the aggregator posts to {now.url} now; name it to take dispatch away from there"]
-            )
-        if replace is not None and replace != now.url:
-            raise InvalidInput([f"replace: the aggregator posts to {now.url or 'nowhere'}, not to {replace[:URL_MAX]}"])
-        body = {"url": wanted, "headers": [{"name": self._settings.header, "value": self._secret.decode()}]}
-        await self._client.ask("PUT", _path(level), body=body)
-        log.warning(
-            "the aggregator's webhook was registered",
-            extra={"level": level, "url": wanted, "before": now.url, "by": by},
-        )
+    async def look(self, level: Level) -> Webhook:
+        """Ask how a registration stands. Raises GatewayError."""
         return self._noted(self._judged(level, await self._asked(level)))
+
+    async def put(self, level: Level) -> None:
+        """Register our address, whatever is there. Raises GatewayError."""
+        body = {"url": self.wanted(level), "headers": [{"name": self._settings.header, "value": self._secret.decode()}]}
+        await self._client.ask("PUT", _path(level), body=body)
+        log.warning("the aggregator's webhook was registered", extra={"level": level, "url": self.wanted(level)})
 
     async def _verified(self, level: Level) -> Webhook:
         try:
-            return self._noted(self._judged(level, await self._asked(level)))
+            return await self.look(level)
         except GatewayError as error:
             if retry_of(error) is Retry.NEVER:
                 raise

@@ -53,6 +53,15 @@ async def test_who_may_not_see_customers_sends_no_meters() -> None:
         assert (shown["dry_run"], shown["would_send"]) == (True, 0)
 
 
+async def test_who_is_no_admin_moves_no_dispatch() -> None:
+    async with rig(callers=EVERYBODY) as r:
+        body = {"kind": "webhook", "dry_run": False}
+        refused = await r.ask("POST", "/v1/outbox/runs", json=body, headers=header("programs"), status=403)
+        assert refused["error"] == "the scope admin is required"
+        refused = await r.ask("POST", "/v1/outbox/runs", json=body, headers=header("ann"), status=400)
+        assert refused["problems"] == ["signals.leap and leap.account: not both are configured"]
+
+
 async def test_without_an_account_nothing_is_proposed() -> None:
     async with rig() as r:
         body = {"kind": "idle", "rows": [{"subject": "meter", "after": {"start_date": "2035-01-01"}}]}

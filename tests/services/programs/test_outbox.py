@@ -59,7 +59,8 @@ class Peer:
 @asynccontextmanager
 async def opened(directory: Path, peer: Peer, journal: MemoryJournal, meters: int = 200) -> AsyncIterator[ChangeOutbox]:
     async with SqliteOutbox(directory) as store:
-        yield ChangeOutbox(store, peer, clock=ManualClock(), journal=journal, meters=lambda: meters)
+        peers = dict.fromkeys(WriteKind, peer)
+        yield ChangeOutbox(store, peers, clock=ManualClock(), journal=journal, meters=lambda: meters)
 
 
 def wanted(count: int, **after: object) -> list[Proposal]:
@@ -152,6 +153,8 @@ async def test_row_that_the_peer_works_on_or_refuses_or_changes_is_told_as_that(
 
 async def test_outbox_without_an_account_takes_nothing(tmp_path: Path) -> None:
     async with SqliteOutbox(tmp_path) as store:
-        outbox = ChangeOutbox(store, None, clock=ManualClock(), journal=MemoryJournal(), meters=lambda: 0)
+        outbox = ChangeOutbox(store, {}, clock=ManualClock(), journal=MemoryJournal(), meters=lambda: 0)
         with pytest.raises(InvalidInput, match=r"leap\.account: none is configured"):
             await outbox.propose(METER, wanted(1), by="ann")
+        with pytest.raises(InvalidInput, match=r"signals\.leap and leap\.account"):
+            await outbox.propose(WriteKind.WEBHOOK, wanted(1), by="ann")

@@ -1,4 +1,4 @@
-"""Where the aggregator posts: looked at, never taken from another by mistake, and no secret told."""
+"""Where the aggregator posts: looked at, and no secret told."""
 
 import logging
 from collections.abc import AsyncIterator
@@ -10,7 +10,6 @@ import pytest
 from aiohttp import web
 from pydantic import SecretStr
 
-from gateway.domain.errors import InvalidInput
 from gateway.signals.leap.registration import LeapRegistration, Registered
 from gateway.transports.leap.account import LeapAccount
 from gateway.transports.leap.client import LeapClient
@@ -23,11 +22,14 @@ OTHER = "https://production.example/v1/signals/leap/meter"
 
 @dataclass(slots=True)
 class Peer:
-    """The registrations, as the contract has them. `status`: what it answers instead."""
+    """The registrations, as the contract has them. `status`: what it answers instead; `lost`: how many answers to
+    writes are lost, of writes that have their effect (`arrives`) or not."""
 
     webhook: dict[str, Any] | None = None
     puts: list[dict[str, Any]] = field(default_factory=list)
     status: int | None = None
+    lost: int = 0
+    arrives: bool = True
 
     async def get(self, _request: web.Request) -> web.Response:
         if self.status is not None:
@@ -37,8 +39,15 @@ class Peer:
         return web.json_response(self.webhook)
 
     async def put(self, request: web.Request) -> web.Response:
-        self.webhook = await request.json()
-        self.puts.append(self.webhook or {})
+        if self.status is not None:
+            return web.json_response({"code": "FORBIDDEN", "message": "x"}, status=self.status)
+        asked = await request.json()
+        self.puts.append(asked)
+        cut, self.lost = self.lost > 0, self.lost - 1
+        if not cut or self.arrives:
+            self.webhook = asked
+        if cut:
+            return web.json_response({"code": "SERVICE_UNAVAILABLE", "message": "x"}, status=503)
         return web.json_response(self.webhook)
 
 
@@ -94,36 +103,3 @@ async def test_an_aggregator_that_does_not_answer_is_no_change(caplog: pytest.Lo
         (one,) = await found.verify()
         assert (one.state, found.warnings()) == (Registered.UNKNOWN, [])
         assert "503" in one.detail
-
-
-async def test_where_nothing_is_registered_this_gateway_is() -> None:
-    peer = Peer()
-    async with registration(peer) as found:
-        assert (await found.register("meter", replace=None, by="x")).state is Registered.OURS
-        assert (await found.register("meter", replace=None, by="x")).state is Registered.OURS
-    assert peer.puts == [{"url": OURS, "headers": [{"name": "x-leap-secret", "value": SECRET}]}]
-
-
-@pytest.mark.parametrize("replace", [None, OURS, "https://third.example/x"])
-async def test_another_address_is_not_replaced_unless_it_is_named(replace: str | None) -> None:
-    peer = Peer(hook(OTHER))
-    async with registration(peer) as found:
-        with pytest.raises(InvalidInput, match="production"):
-            await found.register("meter", replace=replace, by="x")
-        assert peer.puts == []
-        assert (await found.register("meter", replace=OTHER, by="x")).state is Registered.OURS
-
-
-async def test_the_same_address_with_another_header_is_written_without_a_word_more() -> None:
-    peer = Peer(hook(OURS, "old-secret-0123456789"))
-    async with registration(peer) as found:
-        assert (await found.register("meter", replace=None, by="x")).state is Registered.OURS
-
-
-@pytest.mark.parametrize(("level", "other"), [("group", {}), ("meter", {"url": None})])
-async def test_what_is_not_configured_is_not_registered(level: Any, other: dict[str, Any]) -> None:
-    peer = Peer()
-    async with registration(peer, **other) as found:
-        with pytest.raises(InvalidInput):
-            await found.register(level, replace=None, by="x")
-    assert peer.puts == []

@@ -47,7 +47,8 @@ async def account(
         async with Aggregator(keys=keys, meters={}) as aggregator, SqliteOutbox(directory) as store:
             made = LeapAccount(environment="staging", key=SecretStr(key), url=aggregator.url)
             async with LeapPeer(LeapClient(made), people) as peer:
-                outbox = ChangeOutbox(store, peer, clock=SystemClock(), journal=MemoryJournal(), meters=lambda: 200)
+                peers = dict.fromkeys(WriteKind, peer)
+                outbox = ChangeOutbox(store, peers, clock=SystemClock(), journal=MemoryJournal(), meters=lambda: 200)
                 yield outbox, aggregator, peer
             assert aggregator.faults == []
     finally:
