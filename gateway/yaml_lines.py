@@ -95,6 +95,11 @@ def fault_line(name: str, line: int, path: str, words: str) -> str:
     return f"{name}:{line}: {_shown(path)}: {_shown(words)}"
 
 
+def fault_at(name: str, place: Place, loc: Loc, words: str) -> str:
+    """What is wrong at a path of a document that was read."""
+    return fault_line(name, place.line_of(loc), ".".join(map(str, loc)) or "(document)", words)
+
+
 def bounded(name: str, faults: Iterable[str]) -> list[str]:
     """The first faults of a file, and how many more there are."""
     listed = list(faults)

@@ -10,11 +10,11 @@ from pydantic import ValidationError
 from gateway.domain.errors import InvalidInput
 from gateway.domain.programs.terms import ProgramTerms
 from gateway.domain.rules.program import GridProgram
-from gateway.programs.checks import Fault, clashes, faults_of
+from gateway.programs.checks import clashes, faults_of
 from gateway.programs.compile import compile_program
 from gateway.programs.language import ProgramDocument
 from gateway.programs.terms import terms_of
-from gateway.yaml_lines import NotStrict, Place, bounded, fault_line, read_file, read_yaml
+from gateway.yaml_lines import NotStrict, Place, bounded, fault_at, fault_line, read_file, read_yaml
 
 DIGEST_LENGTH = 12
 
@@ -72,7 +72,7 @@ def _load(path: Path) -> tuple[LoadedProgram, Place]:
 
 def _clashes(loaded: Mapping[str, tuple[LoadedProgram, Place]]) -> Iterator[str]:
     for program, found in clashes(one.document for one, _ in loaded.values()):
-        yield _told(f"{program}.yaml", loaded[program][1], found)
+        yield fault_at(f"{program}.yaml", loaded[program][1], *found)
 
 
 def _parse(text: str, *, name: str) -> tuple[ProgramDocument, Place]:
@@ -84,14 +84,9 @@ def _parse(text: str, *, name: str) -> tuple[ProgramDocument, Place]:
         document = ProgramDocument.model_validate(raw)
     except ValidationError as error:
         found = error.errors(include_url=False, include_context=False, include_input=False)
-        told = (_told(name, place, (one["loc"], one["msg"].removeprefix("Value error, "))) for one in found)
+        told = (fault_at(name, place, one["loc"], one["msg"].removeprefix("Value error, ")) for one in found)
         raise InvalidInput(bounded(name, told)) from error
-    faults = [_told(name, place, found) for found in faults_of(document)]
+    faults = [fault_at(name, place, *found) for found in faults_of(document)]
     if faults:
         raise InvalidInput(bounded(name, faults))
     return document, place
-
-
-def _told(name: str, place: Place, found: Fault) -> str:
-    loc, words = found
-    return fault_line(name, place.line_of(loc), ".".join(map(str, loc)) or "(document)", words)

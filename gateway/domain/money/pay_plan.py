@@ -68,9 +68,12 @@ class PayBase:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bonus:
-    """A sum for a season in which a customer took part in at least `least_share` (0 to 1) of the events that asked."""
+    """A sum for a season of a program in which a customer took part in at least `least_share` (0 to 1) of the events
+    that asked."""
 
     name: str
+    program: str
+    year: int
     currency: str
     amount: Fraction
     least_share: Fraction = ZERO

@@ -80,5 +80,7 @@ def test_a_customer_has_the_plan_of_the_day_and_never_two() -> None:
     ("asked", "took_part", "paid"), [(10, 8, "50.00"), (10, 7, "0.00"), (0, 0, "50.00"), (1, 1, "50.00")]
 )
 def test_a_bonus_is_for_who_took_part_often_enough(asked: int, took_part: int, paid: str) -> None:
-    agreed = Bonus(name="season", currency="USD", amount=Fraction(50), least_share=Fraction(8, 10))
+    agreed = Bonus(
+        name="season", program="p", year=2025, currency="USD", amount=Fraction(50), least_share=Fraction(8, 10)
+    )
     assert bonus(agreed, asked=asked, took_part=took_part) == Decimal(paid)
