@@ -100,6 +100,16 @@ class Posting:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BookedPosting:
+    """A posting with its number, and who booked it when (UTC)."""
+
+    number: int
+    posting: Posting
+    booked_ms: int
+    who: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Booked:
     """What the books say of one thing: the sum of its postings and their numbers."""
 
@@ -149,6 +159,11 @@ def to_book(
                 )
             )
     return postings
+
+
+def month_text(month: Month) -> str:
+    """`YYYY-MM`."""
+    return f"{month[0]:04d}-{month[1]:02d}"
 
 
 def open_month(month: Month, closed: Iterable[Month]) -> Month:

@@ -18,7 +18,18 @@ import msgspec
 
 from gateway.domain.errors import InvalidInput
 from gateway.domain.money.currency import places_of
-from gateway.domain.money.postings import FROM_TO, About, Account, Booked, LedgerStep, Posting, open_month, to_book
+from gateway.domain.money.postings import (
+    FROM_TO,
+    About,
+    Account,
+    Booked,
+    BookedPosting,
+    LedgerStep,
+    Posting,
+    month_text,
+    open_month,
+    to_book,
+)
 from gateway.domain.programs.exact import half_up
 from gateway.domain.programs.local_hours import Month
 from gateway.storage.sqlite_thread import SqliteThread, transaction
@@ -56,16 +67,6 @@ class Bookkeeper:
 
     who: str
     now_ms: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BookedPosting:
-    """A posting with its number, and who booked it when (UTC)."""
-
-    number: int
-    posting: Posting
-    booked_ms: int
-    who: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,11 +229,6 @@ class Ledger:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
-
-
-def month_text(month: Month) -> str:
-    """`YYYY-MM`."""
-    return f"{month[0]:04d}-{month[1]:02d}"
 
 
 def _month(text: str) -> Month:

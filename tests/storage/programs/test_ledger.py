@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from gateway.domain.errors import CorruptState, InvalidInput
-from gateway.domain.money.postings import About, Account, LedgerStep, Posting
-from gateway.storage.programs.ledger import NAME, BookedPosting, Bookkeeper, Ledger
+from gateway.domain.money.postings import About, Account, BookedPosting, LedgerStep, Posting
+from gateway.storage.programs.ledger import NAME, Bookkeeper, Ledger
 
 JULY, AUGUST = (2025, 7), (2025, 8)
 GROSS = About(step=LedgerStep.GROSS, program="p", month=JULY, site="s", customer="c", currency="USD")
