@@ -32,7 +32,7 @@ from gateway.programs.language import (
     Version,
     WeekdayRule,
 )
-from gateway.programs.performance import performance_of
+from gateway.programs.performance import measurement_of, performance_of
 from gateway.programs.values import Ruled, Stated, V
 
 T = TypeVar("T")
@@ -92,6 +92,7 @@ def _version(document: ProgramDocument, version: Version) -> ProgramVersion:
         grid_charge=_rule(rules.grid_charge, bool),
         preparation=_preparation(version),
         stacking=_stacking(version.stacking),
+        measurement=measurement_of(version.measurement),
         performance=performance_of(version.performance),
         rates=tuple(map(rate_of, version.rates)),
         factors=tuple(map(_factor, version.factors)),

@@ -15,6 +15,7 @@ from gateway.domain.rules.performance import (
     Formula,
     Level,
     LikeDays,
+    MeasurementPoint,
     TieBreak,
 )
 from gateway.domain.rules.rates import RateUnit, YearsBy
@@ -61,14 +62,6 @@ class Pricing(StrEnum):
     RATES = "rates"
     OWN = "own"
     NONE = "none"
-
-
-class MeasurementPoint(StrEnum):
-    """Where a program measures."""
-
-    BATTERY_AC = "battery_ac"
-    SITE_CT = "site_ct"
-    UTILITY_METER = "utility_meter"
 
 
 class SeasonDates(ProgramModel):

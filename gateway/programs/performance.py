@@ -4,9 +4,9 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import TypeVar
 
-from gateway.domain.rules.performance import EventTypes, PerformanceBound, PerformanceRules
+from gateway.domain.rules.performance import EventTypes, MeasurementRules, PerformanceBound, PerformanceRules
 from gateway.domain.rules.values import Evident
-from gateway.programs.language import Bound, HourTypes, Performance
+from gateway.programs.language import Bound, HourTypes, Measurement, Performance
 from gateway.programs.values import Stated, V
 
 T = TypeVar("T")
@@ -25,6 +25,15 @@ def performance_of(stated: Performance) -> PerformanceRules:
         adjust_by=_or_none(stated.adjust_by, lambda value: value),
         exports_counted=_or_none(stated.exports_counted, bool),
         event_types=_or_none(stated.event_types, _types),
+    )
+
+
+def measurement_of(stated: Measurement) -> MeasurementRules:
+    """Where a version measures, and by which interval."""
+    length = stated.interval_length_s
+    return MeasurementRules(
+        point=_kept(stated.point),
+        length_s=Evident(value=length.value, certainty=length.evidence, source=length.source),
     )
 
 

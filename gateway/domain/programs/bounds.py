@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from gateway.domain.errors import InvalidInput
-from gateway.domain.rules.performance import BoundOf, BoundPer, Cited, Level, PerformanceBound
+from gateway.domain.rules.performance import BoundOf, BoundPer, Cited, Level, PerformanceBound, PerformanceRules
 
 ZERO = Fraction(0)
 
@@ -23,18 +23,31 @@ class PerformanceRow:
     load_kw: tuple[Fraction, ...] | None = None
 
 
-def bounded(rows: Sequence[PerformanceRow], cited: Cited, per: BoundPer) -> list[PerformanceRow]:
-    """Rows after the floor and the cap that apply `per` such a time: at the finest level first, a cap before a floor.
-    They come back added up to the level of the coarsest bound. Raises InvalidInput where a cap is unknown."""
+LEVELS = (Level.SITE, Level.CUSTOMER, Level.AGGREGATION)
+"""The finest first."""
+
+
+def bounded(
+    rows: Sequence[PerformanceRow], cited: Cited, per: BoundPer, levels: Sequence[Level] = LEVELS
+) -> list[PerformanceRow]:
+    """Rows after the floor and the cap that apply `per` such a time: at the finest level first, a cap before a floor;
+    of `levels` alone. They come back added up to the level of the coarsest bound. Raises InvalidInput where a cap is
+    unknown."""
     found = list(rows)
     both = (("cap", cited.rules.cap), ("floor", cited.rules.floor))
     stated = [(name, one) for name, one in both if one is not None and one.value.per is per]
-    for level in (Level.SITE, Level.CUSTOMER, Level.AGGREGATION):
+    for level in levels:
         for name, evident in stated:
             if evident.value.level is level:
                 bound = cited.read(f"performance.{name}", evident)
                 found = [_bounded(row, bound, lower=name == "floor") for row in added_up(found, level)]
     return found
+
+
+def coarsest(rules: PerformanceRules) -> Level:
+    """The level at which a program's figures are added up at last: that of its coarsest bound."""
+    stated = [one.value.level for one in (rules.cap, rules.floor) if one is not None]
+    return max(stated, key=LEVELS.index, default=Level.SITE)
 
 
 def added_up(rows: Sequence[PerformanceRow], level: Level) -> list[PerformanceRow]:

@@ -12,9 +12,10 @@ from decimal import Decimal
 from fractions import Fraction
 
 from gateway.domain.errors import InvalidInput
-from gateway.domain.programs.baseline import mean, prescriptive_kw
+from gateway.domain.programs.baseline import prescriptive_kw
 from gateway.domain.programs.bounds import PerformanceRow, bounded
 from gateway.domain.programs.exact import half_up
+from gateway.domain.programs.local_hours import Month
 from gateway.domain.programs.performance import (
     HOUR_MS,
     EventEnergy,
@@ -53,7 +54,8 @@ _UNITS = {
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableHour:
     """A local hour: the day on which it begins and the hour at which it ends (1 to 24). None = unknown; `net_kw` is
-    discharge less charge, `load_kw` what the site draws without its battery."""
+    discharge less charge, `load_kw` what the site draws without its battery. `part`: how much of the hour an event
+    takes, which its mean power is over; what it gives is still said by the whole hour."""
 
     day: date
     hour_end: int
@@ -62,6 +64,7 @@ class TableHour:
     price: Decimal | None = None
     net_kw: Fraction | None = None
     load_kw: Fraction | None = None
+    part: Fraction = Fraction(1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,11 +113,12 @@ class PricedPeriod:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PricedTable:
-    """`total`: the sum of what each period pays, rounded there; None where one is not known."""
+    """`total`: the sum of what each period pays, rounded there; None where one is not known. `baseline_kw` None = each
+    hour has its own."""
 
     version: ProgramVersion
     unit: RateUnit
-    baseline_kw: Fraction
+    baseline_kw: Fraction | None
     baseline_from: str
     hours: tuple[PricedHour, ...]
     periods: tuple[PricedPeriod, ...]
@@ -128,26 +132,57 @@ class PricedTable:
 def price_table(version: ProgramVersion, hours: Sequence[TableHour], site: PricedSite) -> PricedTable:
     """Price `hours` (ascending) of one site by a version of a program. Raises InvalidInput with everything that
     contradicts or is missing."""
+    cited = cited_rules(version, [hour.day for hour in hours])
+    baseline = _baseline(cited, site)
+    counted = [_counted(cited, hour) for hour in hours]
+    kws = _hour_bounded(cited, hours, baseline[0], site)
+    return _table(version, cited, _weighed(cited, hours, counted, kws, {}), site, baseline)
+
+
+def price_performance(
+    version: ProgramVersion,
+    cited: Cited,
+    hours: Sequence[TableHour],
+    performance_kw: Sequence[Fraction],
+    site: PricedSite,
+    prices: Mapping[Month, Sequence[Decimal]],
+) -> PricedTable:
+    """Price what was delivered in each of `hours`: net of its baseline, and within the bounds of intervals and hours.
+    `prices`: what other prices are known of a month. Raises InvalidInput as `price_table` does."""
+    counted = [_counted(cited, hour) for hour in hours]
+    return _table(version, cited, _weighed(cited, hours, counted, performance_kw, prices), site, (None, "measured"))
+
+
+def cited_rules(version: ProgramVersion, days: Iterable[date]) -> Cited:
+    """The rules of a version, to be read for figures of some days. Raises InvalidInput where nothing is worked out by
+    them, or on another day."""
     rules = version.performance
     if rules is None or rules.formula.value in UNPRICED:
         raise InvalidInput([f"{version.program}: what it pays is not worked out from hours"])
-    outside = [str(hour.day) for hour in hours if hour.day not in version.days]
+    outside = [str(day) for day in days if day not in version.days]
     if outside:
         raise InvalidInput([f"{outside[0]} is outside version {version.name} of {version.program}"])
     cited = Cited(rules)
-    formula = cited.read("performance.formula", rules.formula)
-    unit = _unit(version, formula)
-    baseline_kw, baseline_from = _baseline(cited, site)
-    counted = [_counted(cited, hour, formula) for hour in hours]
-    priced = _priced(cited, hours, counted, baseline_kw, site)
+    cited.read("performance.formula", rules.formula)
+    return cited
+
+
+def _table(
+    version: ProgramVersion,
+    cited: Cited,
+    priced: Sequence[PricedHour],
+    site: PricedSite,
+    baseline: tuple[Fraction | None, str],
+) -> PricedTable:
+    unit = _unit(version, cited.rules.formula.value)
     periods = tuple(
         _period(version, cited, name, group, site, unit) for name, group in _by_period(version, priced, unit).items()
     )
     return PricedTable(
         version=version,
         unit=unit,
-        baseline_kw=baseline_kw,
-        baseline_from=baseline_from,
+        baseline_kw=baseline[0],
+        baseline_from=baseline[1],
         hours=tuple(priced),
         periods=periods,
         total=_sum(one.pay for one in periods),
@@ -189,14 +224,14 @@ def _baseline(cited: Cited, site: PricedSite) -> tuple[Fraction, str]:
     return prescriptive_kw(ratio, site.nominal_kw), "a share of nominal power"
 
 
-def _counted(cited: Cited, hour: TableHour, formula: Formula) -> bool | None:
+def _counted(cited: Cited, hour: TableHour) -> bool | None:
     """None = the type is missing, and only one kind of figure can be bounded without it."""
     if cited.rules.event_types is None:
         return True
     types = cited.read("performance.event_types", cited.rules.event_types)
     place = f"{hour.day} hour {hour.hour_end}"
     if hour.event_type is None:
-        if formula is not Formula.PRICE_WEIGHTED_CAPACITY:
+        if cited.rules.formula.value is not Formula.PRICE_WEIGHTED_CAPACITY:
             raise InvalidInput([f"{place}: the event type is missing"])
         return None
     found = types.counts(hour.event_type)
@@ -206,13 +241,9 @@ def _counted(cited: Cited, hour: TableHour, formula: Formula) -> bool | None:
     return found
 
 
-def _priced(
-    cited: Cited,
-    hours: Sequence[TableHour],
-    counted: Sequence[bool | None],
-    baseline_kw: Fraction,
-    site: PricedSite,
-) -> list[PricedHour]:
+def _hour_bounded(
+    cited: Cited, hours: Sequence[TableHour], baseline_kw: Fraction, site: PricedSite
+) -> tuple[Fraction, ...]:
     loads = [hour.load_kw for hour in hours if hour.load_kw is not None]
     row = PerformanceRow(
         name="the site",
@@ -224,21 +255,35 @@ def _priced(
     )
     for per in (BoundPer.INTERVAL, BoundPer.HOUR):
         (row,) = bounded([row], cited, per)
-    weights = _weights(cited.rules, hours, counted)
+    return row.kw
+
+
+def _weighed(
+    cited: Cited,
+    hours: Sequence[TableHour],
+    counted: Sequence[bool | None],
+    kws: Sequence[Fraction],
+    prices: Mapping[Month, Sequence[Decimal]],
+) -> list[PricedHour]:
     return [
         PricedHour(hour=hour, counted=one, performance_kw=kw, least_weight=least, most_weight=most)
-        for hour, one, kw, (least, most) in zip(hours, counted, row.kw, weights, strict=True)
+        for hour, one, kw, (least, most) in zip(
+            hours, counted, kws, _weights(cited.rules, hours, counted, prices), strict=True
+        )
     ]
 
 
 def _weights(
-    rules: PerformanceRules, hours: Sequence[TableHour], counted: Sequence[bool | None]
+    rules: PerformanceRules,
+    hours: Sequence[TableHour],
+    counted: Sequence[bool | None],
+    prices: Mapping[Month, Sequence[Decimal]],
 ) -> list[tuple[Fraction, Fraction]]:
     """The least and the most that an hour may weigh: its price, or what prices of its month there are; 1 where hours
     are not weighted."""
     if rules.formula.value is not Formula.PRICE_WEIGHTED_CAPACITY:
         return [(Fraction(one is True), Fraction(one is True)) for one in counted]
-    known: dict[tuple[int, int], list[Fraction]] = {}
+    known = {month: [Fraction(price) for price in some] for month, some in prices.items()}
     for hour in hours:
         if hour.price is not None:
             known.setdefault((hour.day.year, hour.day.month), []).append(Fraction(hour.price))
@@ -331,7 +376,6 @@ def _quantity(cited: Cited, formula: Formula, asked: Sequence[PricedHour], site:
         return weighted_mean(
             [WeightedHour(kw=one.performance_kw, least=one.least_weight, most=one.most_weight) for one in asked]
         )
-    kws = [one.performance_kw for one in asked]
     found: Fraction | None
     if formula is Formula.BEST_TWO_HOURS:
         found = best_two_hours([(one.hour.start_ms, one.performance_kw) for one in asked])
@@ -341,7 +385,7 @@ def _quantity(cited: Cited, formula: Formula, asked: Sequence[PricedHour], site:
     elif formula is Formula.ENERGY:
         found = sum((one.kwh or ZERO for one in _events(cited, asked, site)), ZERO)
     else:
-        found = mean(kws)
+        found = sum((one.performance_kw for one in asked), ZERO) / sum((one.hour.part for one in asked), ZERO)
     return None if found is None else FigureRange(low=found, high=found)
 
 
@@ -355,9 +399,10 @@ def _events(cited: Cited, asked: Sequence[PricedHour], site: PricedSite) -> list
             groups.append([one])
     found = []
     for group in groups:
-        kw = _kept(cited, mean([one.performance_kw for one in group]), site, BoundPer.EVENT)
+        length = sum((one.hour.part for one in group), ZERO)
+        kw = _kept(cited, sum((one.performance_kw for one in group), ZERO) / length, site, BoundPer.EVENT)
         unmeasured = all(one.hour.net_kw is None for one in group)
-        found.append(EventEnergy(kwh=None if unmeasured else kw * len(group), hours=Fraction(len(group))))
+        found.append(EventEnergy(kwh=None if unmeasured else kw * length, hours=length))
     return found
 
 

@@ -29,6 +29,14 @@ class BaselineMethod(StrEnum):
     GENERATOR_OUTPUT = "generator-output"
 
 
+class MeasurementPoint(StrEnum):
+    """Where a program measures."""
+
+    BATTERY_AC = "battery_ac"
+    SITE_CT = "site_ct"
+    UTILITY_METER = "utility_meter"
+
+
 class Formula(StrEnum):
     """What performance over a period is. `certificates` and `tariff` are not worked out here."""
 
@@ -115,6 +123,14 @@ class EventTypes:
         if found in {one.casefold() for one in self.counted}:
             return True
         return False if found in {one.casefold() for one in self.uncounted} else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasurementRules:
+    """Where a program measures, and by which interval."""
+
+    point: Evident[MeasurementPoint]
+    length_s: Evident[int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

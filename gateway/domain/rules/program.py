@@ -13,7 +13,7 @@ from gateway.domain.rules.calendar import (
     midnight_ms,
 )
 from gateway.domain.rules.counts import Allowance
-from gateway.domain.rules.performance import PerformanceRules
+from gateway.domain.rules.performance import MeasurementRules, PerformanceRules
 from gateway.domain.rules.preparation import UNPREPARED, PreparationRules
 from gateway.domain.rules.rates import DateRange, Rate, RateFactor, YearsBy
 from gateway.domain.rules.stacking import ALONE, StackingTerms
@@ -86,6 +86,7 @@ class ProgramVersion:
     grid_charge: Rule[bool] | None = None
     preparation: PreparationRules = UNPREPARED
     stacking: StackingTerms = ALONE
+    measurement: MeasurementRules | None = None
     performance: PerformanceRules | None = None
     rates: tuple[Rate, ...] = ()
     factors: tuple[RateFactor, ...] = ()

@@ -1,0 +1,90 @@
+"""Whose is what batteries gave in an event's intervals: the shares of programs, to the Wh, by home and by battery.
+
+What a home gave is shared among the events that claim it (`rules.stacking`). What it charged is nobody's share, but
+counts against each event that claims the home. A battery's part of a share follows from what it gave itself.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from gateway.domain.programs.metered import EventIntervals, MeteredWh
+from gateway.domain.rules.stacking import StackedClaim, stacked
+from gateway.domain.types import Bools, Ints
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class EventShare:
+    """What of homes' energy (homes x intervals, + = discharge, net of charging) is an event's within its own time.
+    `sure`: False where that rests on a load that nobody knows."""
+
+    net: MeteredWh
+    sure: Bools
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SharedEnergy:
+    """By the names of claims; `own_use_wh` is what is left: it and the shares that are above 0 sum to what was
+    discharged."""
+
+    shares: Mapping[str, EventShare]
+    own_use_wh: Ints
+
+
+def shared_energy(
+    net: MeteredWh, load: MeteredWh, claims: Sequence[StackedClaim], intervals: EventIntervals
+) -> SharedEnergy:
+    """Share what homes gave (`net`, + = discharge) among claims, whose times are instants (UTC ms) here. `load`: what
+    each home would have drawn without its batteries."""
+    found = {claim.name: np.zeros(net.wh.shape, dtype=np.int64) for claim in claims}
+    sure = {claim.name: np.ones(net.wh.shape, dtype=np.bool_) for claim in claims}
+    own_use_wh = np.zeros(net.wh.shape, dtype=np.int64)
+    loads = load.floats
+    for place, start_ms in enumerate(intervals.starts_ms.tolist()):
+        here = [replace(one, from_ms=one.from_ms - start_ms, until_ms=one.until_ms - start_ms) for one in claims]
+        net_wh = net.wh[:, place]
+        whose = stacked(net_wh, loads[:, place], here, intervals.length_ms)
+        own_use_wh[:, place] = whose.own_use_wh
+        for claim in here:
+            part_ms = max(min(claim.until_ms, intervals.length_ms) - max(claim.from_ms, 0), 0)
+            charged = np.minimum(net_wh, 0) * claim.homes
+            share = whose.shares[claim.name]
+            found[claim.name][:, place] = share.wh - (-charged * part_ms // intervals.length_ms)
+            sure[claim.name][:, place] = share.known
+    return SharedEnergy(
+        shares={
+            name: EventShare(net=MeteredWh(wh=np.where(net.known, wh, 0), known=net.known), sure=sure[name])
+            for name, wh in found.items()
+        },
+        own_use_wh=own_use_wh,
+    )
+
+
+def battery_parts(share: EventShare, batteries: MeteredWh, site_of: Ints) -> MeteredWh:
+    """What of the share of homes is each battery's (batteries x intervals; `site_of` is the home of each, -1: it is in
+    none). The batteries of a home sum to its share; what others have of it is taken from those that discharge, in
+    proportion."""
+    given_wh = batteries.added(site_of, len(share.net.wh)).wh
+    parts = np.where(site_of[:, np.newaxis] >= 0, batteries.wh, 0)
+    over = given_wh - share.net.wh
+    for place in np.flatnonzero((over != 0).any(axis=0)).tolist():
+        parts[:, place] -= _spread(over[:, place], parts[:, place], site_of)
+    return MeteredWh(wh=np.where(batteries.known, parts, 0), known=batteries.known & (site_of >= 0)[:, np.newaxis])
+
+
+def _spread(total: Ints, weights: Ints, site_of: Ints) -> Ints:
+    """Whole parts of each home's `total` by weights: of those that go the way of the total; what is left after rounding
+    goes to the largest remainders."""
+    homes = np.where(site_of >= 0, site_of, 0)
+    way = np.sign(total)[homes]
+    weight = np.maximum(weights * way, 0) * (site_of >= 0)
+    every = np.bincount(homes, weights=weight, minlength=len(total)).astype(np.int64)
+    amount, of = np.abs(total)[homes], np.maximum(every[homes], 1)
+    part, rest = np.divmod(amount * weight, of)
+    left = np.abs(total) - np.bincount(homes, weights=part, minlength=len(total)).astype(np.int64)
+    order = np.lexsort((np.arange(len(homes)), -rest, -(weight > 0).astype(np.int64), homes))
+    first = np.searchsorted(homes[order], homes[order])
+    part[order] += (np.arange(len(homes)) - first < left[homes[order]]) & (weight[order] > 0)
+    spread: Ints = part * way
+    return spread
