@@ -17,7 +17,8 @@ class LeapAction(Body):
 
 class LeapEnrollmentState(Body):
     """How our enrollments stand to the aggregator's: the newest read that ended well (`read`, null = none yet), with
-    what contradicts our book and what is to be done; `failing`: why the newest did not."""
+    what contradicts our book and what is to be done; `proposed`, `withdrawn`: rows of the outbox that it came to, for
+    what owners want; `failing`: why the newest did not."""
 
     configured: bool
     read: str | None = None
@@ -25,5 +26,7 @@ class LeapEnrollmentState(Body):
     meters: int = 0
     rows: int = 0
     changed: int = 0
+    proposed: int = 0
+    withdrawn: int = 0
     conflicts: list[str] = []
     actions: list[LeapAction] = []

@@ -31,9 +31,8 @@ from gateway.api.views.rates import RateView
 from gateway.app.access import Access
 from gateway.app.control import control_parts
 from gateway.app.last_runs import LastRuns, noted_run
-from gateway.app.leap import leap_enrollments, leap_signal
+from gateway.app.leap import aggregator
 from gateway.app.offline import Transports, locked
-from gateway.app.outbox import outbox
 from gateway.app.parts import RunningParts
 from gateway.app.programs import enrollments
 from gateway.app.readiness import ReadinessWatch
@@ -282,25 +281,20 @@ async def _build(settings: Settings, clock: SteadyClock, parts: RunningParts, la
         telemetry=upstream.telemetry(engine),
         leap=upstream.leap,
         leap_dispatch=(
-            leap := await leap_signal(
+            leap := await aggregator(
                 settings,
                 dispatcher=dispatch.dispatcher,
-                enrolled=enrolled.book,
+                enrolled=enrolled,
+                participation=participation,
                 fleet=fleet,
                 programs=programs,
+                terms=terms,
+                journal=journal,
                 clock=clock.wall,
                 parts=parts,
             )
-        ),
-        leap_enrollments=await leap_enrollments(
-            settings,
-            leap,
-            enrolled=enrolled,
-            participation=participation,
-            programs=programs,
-            clock=clock.wall,
-            parts=parts,
-        ),
+        ).dispatch,
+        leap_enrollments=leap.enrollments,
         inventory=inventory,
         raw=raw,
         programs=ProgramView(
@@ -326,7 +320,7 @@ async def _build(settings: Settings, clock: SteadyClock, parts: RunningParts, la
             days=settings.intervals.keep_days,
         ),
         webhooks=hooks,
-        outbox=await outbox(settings, leap, enrollments=enrolled, clock=clock, journal=journal, parts=parts),
+        outbox=leap.outbox,
         registry=parts.metrics(),
         readiness=readiness.now,
         door=doorway(access, clock, settings.http.host, refusals),

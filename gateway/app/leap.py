@@ -1,23 +1,31 @@
-"""The part of the graph that takes dispatch from the aggregator in."""
+"""The part of the graph that speaks with the aggregator: takes its dispatch in, changes what it holds, and keeps
+enrollments in step."""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from gateway.api.routes.leap_dispatch import LeapDispatch
 from gateway.api.routes.leap_enrollments import LeapEnrollments
+from gateway.app.outbox import outbox
 from gateway.app.parts import RunningParts
 from gateway.clock import Clock
 from gateway.config.settings import Settings
+from gateway.domain.events.exclusions import Exclusion
 from gateway.domain.events.lifecycle import BookEntry
 from gateway.domain.events.scope import qualified
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.programs.enrollment import EnrollmentBook
+from gateway.domain.programs.terms import ProgramTerms
 from gateway.domain.types import DeviceId
+from gateway.ports.journal import Journal
 from gateway.programs.loader import LoadedProgram
 from gateway.services.events.intake import Dispatcher
-from gateway.services.programs.enrollment import Enrollments
+from gateway.services.programs.enrollment import UTC, Enrollments
 from gateway.services.programs.leap_sync import LeapSync
+from gateway.services.programs.outbox import ChangeOutbox
 from gateway.services.programs.participation import ProgramParticipation
+from gateway.services.programs.wishes import OwnerWishes
 from gateway.signals.leap.catch_up import LeapCatchUp
 from gateway.signals.leap.registration import LeapRegistration
 from gateway.signals.leap.requests import SOURCE, Batteries
@@ -60,22 +68,60 @@ def programs_of(programs: Mapping[str, LoadedProgram]) -> dict[str, str]:
     return {theirs: name for name, one in programs.items() for theirs in one.document.peer_ids.get(PEER, ())}
 
 
-async def leap_enrollments(
-    settings: Settings, leap: LeapDispatch, *, enrolled: Enrollments, participation: ProgramParticipation,
-    programs: Mapping[str, LoadedProgram], clock: Clock, parts: RunningParts,
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AggregatorParts:
+    """What was started."""
+
+    dispatch: LeapDispatch
+    outbox: ChangeOutbox
+    enrollments: LeapEnrollments
+
+
+async def aggregator(
+    settings: Settings, *, dispatcher: Dispatcher, enrolled: Enrollments, participation: ProgramParticipation,
+    fleet: Fleet, programs: Mapping[str, LoadedProgram], terms: Mapping[str, ProgramTerms], journal: Journal,
+    clock: Clock, parts: RunningParts,
+) -> AggregatorParts:  # fmt: skip
+    """Start everything that speaks with the aggregator, as far as it is configured."""
+    dispatch = await _dispatch(
+        settings, dispatcher=dispatcher, enrolled=enrolled.book, fleet=fleet, programs=programs, clock=clock,
+        parts=parts,
+    )  # fmt: skip
+    changes = await outbox(settings, dispatch, enrollments=enrolled, clock=clock, journal=journal, parts=parts)
+    return AggregatorParts(
+        dispatch=dispatch,
+        outbox=changes,
+        enrollments=await _enrollments(
+            settings, dispatch, changes, enrolled=enrolled, participation=participation, programs=programs,
+            terms=terms, opt_outs=dispatcher.exclusions.all, clock=clock, parts=parts,
+        ),
+    )  # fmt: skip
+
+
+async def _enrollments(
+    settings: Settings, leap: LeapDispatch, changes: ChangeOutbox, *, enrolled: Enrollments,
+    participation: ProgramParticipation, programs: Mapping[str, LoadedProgram], terms: Mapping[str, ProgramTerms],
+    opt_outs: Callable[[], Sequence[Exclusion]], clock: Clock, parts: RunningParts,
 ) -> LeapEnrollments:  # fmt: skip
-    """Start what keeps enrollments in step, where there is an account."""
+    """Start what keeps enrollments in step, where there is an account, and what proposes owners' wishes there."""
     account = settings.leap.account
     if account is None:
         return LeapEnrollments()
+    # nobody lives in UTC: it is what a program without a zone has
+    zones = {name: one.zone for name, one in terms.items() if one.zone != UTC}
+    wishes = OwnerWishes(
+        enrolled, changes, clock=clock, zone_of=zones, program_of=programs_of(programs),
+        part_days=settings.leap.idle_part_days, opt_outs=opt_outs,
+    )  # fmt: skip
     sync = LeapSync(
         LeapClient(account), enrolled, program_of=programs_of(programs), clock=clock,
         every_s=settings.leap.enrollments_every_s, mismatched=lambda: participation.mismatched, rng=random.Random(),
+        wishes=wishes,
     )  # fmt: skip
     return LeapEnrollments(sync=await parts.start(sync), door=None if leap.signal is None else leap.signal.door)
 
 
-async def leap_signal(
+async def _dispatch(
     settings: Settings, *, dispatcher: Dispatcher, enrolled: EnrollmentBook, fleet: Fleet,
     programs: Mapping[str, LoadedProgram], clock: Clock, parts: RunningParts,
 ) -> LeapDispatch:  # fmt: skip

@@ -57,6 +57,8 @@ def leap_sync(
         out.print_json(data=found)
         return
     counts = f"{found['meters']} meters, {found['rows']} enrollments, {found['changed']} new"
+    if found["proposed"] or found["withdrawn"]:
+        counts += f"; for what owners want {found['proposed']} rows proposed, {found['withdrawn']} taken back"
     text = f"read {found['read'] or 'never'}: {counts}"
     for line in (text, *([f"failing: {found['failing']}"] if found["failing"] else []), *found["conflicts"]):
         out.print(line, markup=False, highlight=False)

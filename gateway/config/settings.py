@@ -175,11 +175,13 @@ class DeviceSettings(StrictSettings):
 class LeapSettings(StrictSettings):
     """The aggregator, whatever is exchanged with it. `account`: whose interface the gateway asks; without one it asks
     nothing and changes nothing there. `enrollments_every_s`: how often it reads all enrollments; None = when asked
-    alone."""
+    alone. `idle_part_days`: a day of which an owner sits out a part, an evening say, is proposed to the aggregator as a
+    day on which the meter is idle; else whole days alone are."""
 
     account: LeapAccount | None = None
     confirmed: LeapConfirmed = LeapConfirmed()
     enrollments_every_s: Annotated[float, Field(ge=60, le=86_400)] | None = None
+    idle_part_days: bool = False
 
 
 class SignalSettings(StrictSettings):

@@ -71,7 +71,7 @@ class LeapEnrollmentRoutes:
             return LeapEnrollmentState(configured=True, failing=sync.failing)
         return LeapEnrollmentState(
             configured=True, read=rfc3339(newest.at_ms), failing=sync.failing, meters=newest.meters, rows=newest.rows,
-            changed=newest.changed, conflicts=newest.conflicts,
+            changed=newest.changed, proposed=newest.proposed, withdrawn=newest.withdrawn, conflicts=newest.conflicts,
             actions=[
                 LeapAction(
                     meter=one.meter, reference=one.reference, code=one.code, kind=one.kind, program=one.program,

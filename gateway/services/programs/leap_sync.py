@@ -1,8 +1,8 @@
 """Keeps our enrollments in step with the aggregator's: reads all of them, states what is new, lists what contradicts.
 
 A read states what the aggregator says of each meter and delivery period, as a table would. What it does not show
-states nothing. Where an owner sits out here or there, they sit out; that the two differ is listed. A webhook is a hint
-to read.
+states nothing. Where an owner sits out here or there, they sit out; that the two differ is listed, and what owners want
+here is proposed there. A webhook is a hint to read.
 """
 
 import asyncio
@@ -17,13 +17,12 @@ import orjson
 from gateway.clock import Clock
 from gateway.domain.errors import GatewayError, InvalidInput, Retry, pause_ceiling_s, retry_of
 from gateway.domain.journal.changes import AuditDoor
-from gateway.domain.programs.facts import OwnerPreference, Preference, SubjectKind
 from gateway.observability.metrics import Sample, counter, gauge
 from gateway.observability.parts import Importance, Part
 from gateway.services.programs.enrollment import Enrollments
+from gateway.services.programs.wishes import OwnerWishes
 from gateway.signals.leap_account.enrollments import (
     MEMBER,
-    PARTICIPATE,
     SEARCH,
     MeterEnrollment,
     RequiredAction,
@@ -55,19 +54,23 @@ ACTIONS = gauge("gateway_leap_enrollment_actions", "What is to be done for them 
 
 @dataclass(slots=True, kw_only=True)
 class SyncReport:
-    """What a read found: `changed` rows said something new. `conflicts` in words, `actions` in the aggregator's."""
+    """What a read found: `changed` rows said something new. `conflicts` in words, `actions` in the aggregator's;
+    `proposed` and `withdrawn`: rows of the outbox that owners' wishes came to."""
 
     at_ms: int
     meters: int = 0
     rows: int = 0
     changed: int = 0
+    proposed: int = 0
+    withdrawn: int = 0
     conflicts: list[str] = field(default_factory=list)
     actions: list[RequiredAction] = field(default_factory=list)
 
 
 class LeapSync(Part):
-    """Reads on a schedule (`every_s` None: when asked alone), when a webhook hints at something, and within a minute
-    while events name homes that are not active in our book (`mismatched` of them)."""
+    """Reads on a schedule (`every_s` None: when asked alone) and within a minute after our book has changed, when a
+    webhook hints at something, and within a minute while events name homes that are not active in our book
+    (`mismatched` of them). `wishes`: what proposes those of owners; None: nobody does."""
 
     service = "leap-sync"
     component = "programs"
@@ -75,12 +78,13 @@ class LeapSync(Part):
 
     def __init__(
         self, client: LeapClient, enrollments: Enrollments, *, program_of: Mapping[str, str], clock: Clock,
-        every_s: float | None, mismatched: Callable[[], int], rng: random.Random,
+        every_s: float | None, mismatched: Callable[[], int], rng: random.Random, wishes: OwnerWishes | None = None,
     ) -> None:  # fmt: skip
         self.failing = ""
         self.newest: SyncReport | None = None
         self._client = client
         self._enrollments = enrollments
+        self._wishes = wishes
         self._program_of = program_of
         self._clock = clock
         self._every_s = every_s
@@ -90,6 +94,7 @@ class LeapSync(Part):
         self._one_at_a_time = asyncio.Lock()
         self._began_mono_ms = clock.mono_ms()
         self._well_mono_ms: int | None = None
+        self._read_version = enrollments.book.version
         self._counts = dict.fromkeys(OUTCOMES, 0)
 
     async def close(self) -> None:
@@ -126,7 +131,9 @@ class LeapSync(Part):
             waited_s += PACE_S
             if self._hinted.is_set() or self._mismatched():
                 return
-            if self._every_s is not None and waited_s >= self._every_s:
+            if self._every_s is None:
+                continue
+            if waited_s >= self._every_s or self._enrollments.book.version != self._read_version:
                 return
 
     async def sync(self) -> SyncReport:
@@ -143,6 +150,7 @@ class LeapSync(Part):
                 self.failing = str(error)
                 raise
             self.failing, self.newest = "", report
+            self._read_version = self._enrollments.book.version
             self._well_mono_ms = self._clock.mono_ms()
             self._counts["complete"] += 1
             return report
@@ -172,7 +180,10 @@ class LeapSync(Part):
                 ours["program"] = self._program_of.get(theirs, theirs)
                 rows[row["meter_id"], theirs, row["delivery_period"]] = ours
         await self._state(list(rows.values()), report)
-        report.conflicts += await self._wishes(found, now_ms)
+        if self._wishes is not None:
+            told = await self._wishes.settle(found)
+            report.conflicts += told.conflicts
+            report.proposed, report.withdrawn = told.proposed, told.withdrawn
         del report.conflicts[LISTED_MAX:], report.actions[LISTED_MAX:]
         return report
 
@@ -191,25 +202,6 @@ class LeapSync(Part):
             row = rows[bad.line - 1]
             words = "; ".join(f"{fault.column}: {fault.problem}" for fault in bad.faults)
             report.conflicts.append(f"{row['meter_id']} in {row['delivery_period']}: {words}")
-
-    async def _wishes(self, found: Mapping[str, MeterEnrollment], now_ms: int) -> list[str]:
-        """Owners who sit out here and take part there."""
-        facts = await self._enrollments.every((OwnerPreference,))
-        newest: dict[str, OwnerPreference] = {}
-        for fact in facts:
-            if not isinstance(fact, OwnerPreference) or fact.subject.kind is not SubjectKind.DEVICE:
-                continue
-            if fact.from_ms <= now_ms and (fact.until_ms is None or now_ms < fact.until_ms):
-                before = newest.get(fact.subject.id)
-                if before is None or (before.from_ms, before.revision) < (fact.from_ms, fact.revision):
-                    newest[fact.subject.id] = fact
-        out = (Preference.PAUSED, Preference.LEAVING)
-        return [
-            f"{one.reference}: {wish.preference.name.lower()} here, takes part at the aggregator; sits out"
-            for one in found.values()
-            if (wish := newest.get(one.reference)) is not None and wish.preference in out
-            and one.wish in ("", PARTICIPATE)
-        ]  # fmt: skip
 
     def samples(self) -> Iterable[Sample]:
         since_ms = self._began_mono_ms if self._well_mono_ms is None else self._well_mono_ms

@@ -94,7 +94,9 @@ class ChangeOutbox(Part):
         except GatewayError as error:
             log.error("changes for the aggregator cannot be read", extra={"error": str(error)})
 
-    async def propose(self, kind: WriteKind, proposals: Sequence[Proposal], *, by: str) -> list[OutboxRow]:
+    async def propose(
+        self, kind: WriteKind, proposals: Sequence[Proposal], *, by: str, door: AuditDoor = AuditDoor.REST
+    ) -> list[OutboxRow]:
         """Store changes that differ from what the peer has, and from what is open already; returns those that are new.
         Raises InvalidInput, StorageError, and what asking the peer raises."""
         peer = self._asked(kind)
@@ -119,7 +121,7 @@ class ChangeOutbox(Part):
                 if has[row.number] is None or differences(has[row.number], row.after)
             ]
             added = await self.store.add(new) if new else []
-            await self._note("proposed", added, by=by)
+            await self._note("proposed", added, by=by, door=door)
             return added
 
     async def approve(self, numbers: Sequence[int], *, by: str) -> list[OutboxRow]:
@@ -135,7 +137,7 @@ class ChangeOutbox(Part):
             await self.store.put(approved)
             return approved
 
-    async def withdraw(self, numbers: Sequence[int], *, by: str) -> list[OutboxRow]:
+    async def withdraw(self, numbers: Sequence[int], *, by: str, door: AuditDoor = AuditDoor.REST) -> list[OutboxRow]:
         """Take back rows that were not sent, all or none. Raises InvalidInput, StorageError."""
         async with self._one_at_a_time:
             rows = await self._named(numbers)
@@ -144,7 +146,7 @@ class ChangeOutbox(Part):
                 raise InvalidInput(faults)
             taken = [replace(row, state=WriteState.WITHDRAWN) for row in rows]
             await self.store.put(taken)
-            await self._note("withdrawn", taken, by=by)
+            await self._note("withdrawn", taken, by=by, door=door)
             return taken
 
     async def send(self, kind: WriteKind, *, dry: bool, confirm: int | None, by: str) -> RunReport:
@@ -234,16 +236,18 @@ class ChangeOutbox(Part):
             raise InvalidInput([f"row {number} is not open" for number in missing] or ["no row is named"])
         return found
 
-    async def _note(self, action: str, rows: Sequence[OutboxRow], *, by: str) -> None:
+    async def open_rows(self, kind: WriteKind) -> list[OutboxRow]:
+        """Rows of a kind of which something is still to come. Raises StorageError."""
+        return await self._open(kind)
+
+    async def _note(self, action: str, rows: Sequence[OutboxRow], *, by: str, door: AuditDoor = AuditDoor.REST) -> None:
         """Write the audit trail, a row for each kind."""
         for kind in WriteKind:
             some = [row for row in rows if row.kind is kind]
             if some:
                 names = tuple(row.subject for row in some)
                 numbers = tuple(row.number for row in some)
-                change = OutboxChanged(
-                    action=action, write=kind.value, names=names, numbers=numbers, by=by, door=AuditDoor.REST
-                )
+                change = OutboxChanged(action=action, write=kind.value, names=names, numbers=numbers, by=by, door=door)
                 await self._journal.commit([change])
         await self._count()
 

@@ -37,15 +37,26 @@ class RequiredAction:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PreferencePeriod:
+    """A time in which a meter takes part or sits out, in the aggregator's word; None = without end."""
+
+    word: str
+    start: datetime
+    end: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MeterEnrollment:
-    """A meter as the aggregator has it: a row for each delivery period, what is to be done, and whether its owner takes
-    part now (`wish`, "" = nothing is said). `problems`: what could not be read."""
+    """A meter as the aggregator has it: a row for each delivery period, what is to be done, whether its owner takes
+    part now (`wish`, "" = nothing is said), and all times in which they do or do not. `problems`: what could not be
+    read."""
 
     meter: str
     reference: str
     rows: tuple[Row, ...]
     actions: tuple[RequiredAction, ...]
     wish: str
+    periods: tuple[PreferencePeriod, ...] = ()
     problems: tuple[str, ...] = ()
 
 
@@ -55,7 +66,8 @@ def meter_enrollment(found: Mapping[str, Any], now: datetime) -> MeterEnrollment
     if not isinstance(meter, str) or not is_device_id(meter):
         return None
     reference = _text(found.get("partner_reference"))
-    wish = _wish(_list(found.get("participation_preferences")), now)
+    preferences = _list(found.get("participation_preferences"))
+    wish = _wish(preferences, now)
     problems: list[str] = []
     actions = tuple(_actions(meter, reference, found.get("required_actions")))
     rows: list[Row] = []
@@ -68,7 +80,7 @@ def meter_enrollment(found: Mapping[str, Any], now: datetime) -> MeterEnrollment
         rows.append(row | wish)
     return MeterEnrollment(
         meter=meter, reference=reference, rows=tuple(rows), actions=actions,
-        wish=wish.get("participation_preference", ""), problems=tuple(problems),
+        wish=wish.get("participation_preference", ""), periods=tuple(_periods(preferences)), problems=tuple(problems),
     )  # fmt: skip
 
 
@@ -112,6 +124,13 @@ def _wish(preferences: Sequence[Mapping[str, Any]], now: datetime) -> Row:
     if out:
         return min(out, key=lambda entry: entry[2])[3]
     return max((entry for entry in holding if entry[1]), key=lambda entry: entry[2], default=(False, False, "", {}))[3]
+
+
+def _periods(preferences: Sequence[Mapping[str, Any]]) -> Iterable[PreferencePeriod]:
+    for one in preferences:
+        word, start = _text(one.get("participation_preference")), _moment(_text(one.get("start_time")))
+        if word and start is not None:
+            yield PreferencePeriod(word=word, start=start, end=_moment(_text(one.get("end_time"))))
 
 
 def _moment(text: str) -> datetime | None:

@@ -22,7 +22,7 @@ MEMBERS = {
 FAR = 2090
 
 
-def faults(kind: WriteKind, subject: str, after: Content, today: date) -> list[str]:
+def faults(kind: WriteKind, subject: str, after: Content, now: datetime) -> list[str]:
     """What is wrong with a row."""
     members = MEMBERS[kind]
     found = [f"{subject}: {name}: required" for name in sorted(members - after.keys())]
@@ -30,7 +30,7 @@ def faults(kind: WriteKind, subject: str, after: Content, today: date) -> list[s
     if found:
         return found
     try:
-        ZoneInfo(str(after[ZONE]))
+        today = now.astimezone(ZoneInfo(str(after[ZONE]))).date()
         start = date.fromisoformat(str(after["start_date"]))
         end = date.fromisoformat(str(after.get("end_date", after["start_date"])))
     except (ValueError, OSError) as error:
@@ -63,7 +63,8 @@ def content(kind: WriteKind, preferences: Sequence[Any], after: Content) -> dict
             continue
         found = dict(after) | {"start_date": start.isoformat()}
         if kind is WriteKind.IDLE:
-            found["end_date"] = None if end is None else end.isoformat()
+            far = str(after["end_date"])[:4].isdigit() and int(str(after["end_date"])[:4]) >= FAR
+            found["end_date"] = end.isoformat() if end is not None else after["end_date"] if far else None
         return found
     return None
 

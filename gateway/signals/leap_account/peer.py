@@ -44,7 +44,7 @@ class LeapPeer(Part):
             return assets.faults(subject, after)
         if kind is WriteKind.NOMINATION:
             return nominations.faults(subject, after)
-        return participation.faults(kind, subject, after, datetime.fromtimestamp(now_ms / 1000, tz=UTC).date())
+        return participation.faults(kind, subject, after, datetime.fromtimestamp(now_ms / 1000, tz=UTC))
 
     async def close(self) -> None:
         await self._client.close()

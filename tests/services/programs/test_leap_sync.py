@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from gateway.domain.errors import GatewayError
-from gateway.domain.journal.changes import AuditDoor
-from gateway.domain.programs.facts import Enrollment, EnrollmentStatus, MeterDevice, OwnerPreference, Preference
+from gateway.domain.programs.facts import Enrollment, EnrollmentStatus, MeterDevice
 from gateway.services.programs.enrollment import Enrollments
 from gateway.services.programs.leap_sync import LeapSync
 from gateway.signals.leap_account.enrollments import meter_enrollment
@@ -108,23 +107,6 @@ async def test_archived_meter_is_ineligible_and_one_that_is_not_shown_stays_as_i
         newest = {one.subject.id: one for one in await r.facts(Enrollment)}
         assert newest[kept].status is EnrollmentStatus.ACTIVE
         assert (newest[archived].status, newest[archived].reasons) == (EnrollmentStatus.INELIGIBLE, ("archived",))
-
-
-async def test_home_that_sits_out_here_and_not_there_is_listed_and_sits_out(tmp_path: Path) -> None:
-    async with rig(tmp_path) as r:
-        r.meter(0)
-        row = {
-            "device": "home-0", "program": "dsgs-option3", "delivery_period": "here",
-            "delivery_period_start_date_time": "2026-01-01T00:00:00Z",
-            "delivery_period_end_date_time": "2036-01-01T00:00:00Z", "enrollment_status": "ACTIVE",
-            "participation_preference": "IDLE", "participation_start_time": "2026-01-01T00:00:00Z",
-        }  # fmt: skip
-        text = ",".join(row) + "\n" + ",".join(row.values()) + "\n"
-        await r.enrollments.import_enrollments(text, form="csv", by="x", door=AuditDoor.REST)
-        report = await r.sync.sync()
-        assert report.conflicts == ["home-0: paused here, takes part at the aggregator; sits out"]
-        wishes = {one.preference for one in await r.facts(OwnerPreference) if one.subject.id == "home-0"}
-        assert wishes == {Preference.PAUSED}
 
 
 async def test_what_we_are_to_do_is_listed(tmp_path: Path) -> None:

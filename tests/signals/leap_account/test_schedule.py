@@ -7,9 +7,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, cast
 
+from gateway.domain.journal.changes import AuditDoor
 from gateway.services.programs.leap_sync import LeapSync
 from gateway.transports.leap.errors import LeapUnclear
-from tests.services.programs.stores import opened
+from tests.services.programs.stores import BASE, opened
 from tests.virtual.clock import VirtualClock
 
 
@@ -28,7 +29,14 @@ class Listing:
 
 
 async def during(
-    tmp_path: Path, seconds: float, *, every_s: float | None, named: int = 0, hint_s: float = 0, failing: bool = False
+    tmp_path: Path,
+    seconds: float,
+    *,
+    every_s: float | None,
+    named: int = 0,
+    hint_s: float = 0,
+    failing: bool = False,
+    stated: bool = False,
 ) -> tuple[list[float], LeapSync]:
     """When reads began within so many seconds, counted from the start."""
     listing, begin = Listing(), asyncio.get_running_loop().time()
@@ -41,7 +49,11 @@ async def during(
         task = asyncio.create_task(sync.run())
         if hint_s:
             await asyncio.sleep(hint_s)
-            sync.hint()
+            if stated:
+                table = ",".join(BASE) + "\n" + ",".join(BASE.values()) + "\n"
+                await enrollments.import_enrollments(table, form="csv", by="x", door=AuditDoor.REST)
+            else:
+                sync.hint()
         await asyncio.sleep(seconds - hint_s)
         task.cancel()
     return [at - begin for at in listing.reads], sync
@@ -64,6 +76,15 @@ async def test_hint_has_all_read_within_a_minute_also_without_a_schedule(tmp_pat
     assert 100 <= reads[1] <= 160
     reads, _ = await during(tmp_path, 400, every_s=None, hint_s=100)
     assert [round(at) for at in reads] == [100]
+
+
+async def test_change_of_our_book_has_all_read_within_a_minute_where_there_is_a_schedule(tmp_path: Path) -> None:
+    reads, _ = await during(tmp_path, 800, every_s=900, hint_s=100, stated=True)
+    assert len(reads) == 2
+    assert 100 <= reads[1] <= 160
+    (tmp_path / "other").mkdir()
+    reads, _ = await during(tmp_path / "other", 800, every_s=None, hint_s=100, stated=True)
+    assert reads == []
 
 
 async def test_read_that_fails_is_tried_again_with_patience_and_its_age_grows(tmp_path: Path) -> None:
