@@ -51,7 +51,7 @@ DOUBT_MAX = 0.05
 """Part of the wanted energy that counter and SoC may be wrong by where a level is judged."""
 
 
-class Answer(IntEnum):
+class HomeAnswer(IntEnum):
     """How a home answered. `UNJUDGED`: not asked, opted out, too new, too little energy, not measured enough, or so hot
     that its power says nothing."""
 
@@ -68,7 +68,7 @@ class Answer(IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answers:
-    """Arrays homes x events. `answer`: an `Answer`. `level`: power while on, `energy`: all of it, both as a part of
+    """Arrays homes x events. `answer`: an `HomeAnswer`. `level`: power while on, `energy`: all of it, both as a part of
     what was wanted and of what homes in the same weather gave; `late_s` and `early_s`: seconds missing at both ends,
     `short`: the latter as a share; `holes`: share of steps without power between; `wanted_wh`: what could have been
     given, `given_wh` what of it was measured (NaN: nothing was); `asked_w`: the mean command; `weather`: the part of it
@@ -89,7 +89,7 @@ class Answers:
     @property
     def judged(self) -> Bools:
         """Which events count."""
-        found: Bools = self.answer != int(Answer.UNJUDGED)
+        found: Bools = self.answer != int(HomeAnswer.UNJUDGED)
         return found
 
     def until(self, events: int) -> "Answers":
@@ -124,21 +124,24 @@ def answers(seen: HomeEvents) -> Answers:
     peak = quantile(part, known, 0.95)
     doubt_wh = counter_wh[:, None] + SOC_DOUBT * np.nan_to_num(seen.capacity_wh)[:, None]
 
-    answer = np.full(level.shape, int(Answer.GOOD), dtype=np.int8)
+    answer = np.full(level.shape, int(HomeAnswer.GOOD), dtype=np.int8)
     ends_early, begins_late = (short >= SHORT_MIN) & (early_s >= seen.step_s / 2), late_s >= LATE_S
     for kind, holds in (
-        (Answer.LOW, level < LEVEL_MIN),
-        (Answer.UNJUDGED, hot & ~(level < HOT_LEVEL_MIN)),
-        (Answer.SHORT, ends_early),
-        (Answer.LATE, begins_late),
-        (Answer.HOLES, (holes >= HOLES_MIN) | (ends_early & begins_late)),
-        (Answer.UNJUDGED, doubt_wh > DOUBT_MAX * fair_wh),
-        (Answer.NOTHING, (energy < NOTHING_MAX) & (peak < PEAK_MAX) & (counter_wh[:, None] < NOTHING_MAX * fair_wh)),
-        (Answer.REVERSED, (energy < REVERSED_MAX) & (given_wh < -2 * counter_wh[:, None])),
+        (HomeAnswer.LOW, level < LEVEL_MIN),
+        (HomeAnswer.UNJUDGED, hot & ~(level < HOT_LEVEL_MIN)),
+        (HomeAnswer.SHORT, ends_early),
+        (HomeAnswer.LATE, begins_late),
+        (HomeAnswer.HOLES, (holes >= HOLES_MIN) | (ends_early & begins_late)),
+        (HomeAnswer.UNJUDGED, doubt_wh > DOUBT_MAX * fair_wh),
+        (
+            HomeAnswer.NOTHING,
+            (energy < NOTHING_MAX) & (peak < PEAK_MAX) & (counter_wh[:, None] < NOTHING_MAX * fair_wh),
+        ),
+        (HomeAnswer.REVERSED, (energy < REVERSED_MAX) & (given_wh < -2 * counter_wh[:, None])),
     ):
         answer[holds] = kind
-    answer[~measured] = Answer.UNJUDGED
-    answer[asked & (seen.coverage < DARK_MAX) & ~(seen.acknowledged > DARK_MAX)] = Answer.DARK
+    answer[~measured] = HomeAnswer.UNJUDGED
+    answer[asked & (seen.coverage < DARK_MAX) & ~(seen.acknowledged > DARK_MAX)] = HomeAnswer.DARK
     return Answers(
         answer=answer, level=level, energy=energy, late_s=late_s, early_s=early_s, short=short, holes=holes,
         wanted_wh=np.where(asked, fair_wh * weather, 0.0), given_wh=np.where(known_n > 0, given_wh, np.nan),

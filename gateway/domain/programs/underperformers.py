@@ -11,7 +11,7 @@ from fractions import Fraction
 import numpy as np
 
 from gateway.domain.programs.home_events import HomeEvents
-from gateway.domain.programs.response import LATE_S, Answer, Answers, answers, quantile
+from gateway.domain.programs.response import LATE_S, Answers, HomeAnswer, answers, quantile
 from gateway.domain.types import Bools, Floats, Ints
 
 AGREE = 3
@@ -33,7 +33,7 @@ FALLING = 0.08
 NEVER, RARELY = 0.1, 0.6
 
 
-class Cause(StrEnum):
+class LikelyCause(StrEnum):
     """What is likely the matter with a home."""
 
     DEAD_COMMS = "dead-comms"
@@ -69,7 +69,7 @@ class Underperformer:
     the events that agree (None = not measured); `acknowledged`, `coverage`: shares of those."""
 
     home: str
-    cause: Cause
+    cause: LikelyCause
     trend: Trend
     since: int
     affected: tuple[int, ...]
@@ -111,7 +111,7 @@ def money_lost(lost_wh: Sequence[int], price_per_kwh: Sequence[Fraction | None])
 def lost_by_event(said: Answers) -> Ints:
     """Wh of each home and event that were wanted and not measured as given; 0 where nothing is held against it."""
     given = np.where(np.isfinite(said.given_wh), said.given_wh, 0.0)
-    short = np.maximum(said.wanted_wh - given, 0.0) * (said.answer > int(Answer.GOOD))
+    short = np.maximum(said.wanted_wh - given, 0.0) * (said.answer > int(HomeAnswer.GOOD))
     found: Ints = np.rint(short).astype(np.int64)
     return found
 
@@ -124,7 +124,7 @@ class _Window:
     answer: Floats
     enough: Bools
 
-    def count(self, *kinds: Answer) -> Ints:
+    def count(self, *kinds: HomeAnswer) -> Ints:
         found: Ints = np.isin(self.answer, kinds).sum(axis=1)
         return found
 
@@ -134,16 +134,20 @@ def _window(said: Answers, used: Bools) -> _Window:
     return _Window(events=events, answer=_at(said.answer.astype(np.float64), events), enough=enough)
 
 
-def likely_causes(seen: HomeEvents, said: Answers) -> tuple[list[Cause | None], Ints]:
+def likely_causes(seen: HomeEvents, said: Answers) -> tuple[list[LikelyCause | None], Ints]:
     """The cause of each home, None where none is named, and the events that agree (H, `AGREE`)."""
     every = _window(said, said.judged)
     # a silent event says nothing of power, nor does one that asked for no more than the home can give
-    heard = _window(said, said.judged & (said.answer != int(Answer.DARK)) & ~_within_power(said))
+    heard = _window(said, said.judged & (said.answer != int(HomeAnswer.DARK)) & ~_within_power(said))
     acknowledged = (_at(seen.acknowledged, every.events) > 0.5).sum(axis=1) * 2 > AGREE
     level, energy, short, late = (
         _at(each, heard.events) for each in (said.level, said.energy, said.short, said.late_s)
     )
-    reversed_, nothing, holes = heard.count(Answer.REVERSED), heard.count(Answer.NOTHING), heard.count(Answer.HOLES)
+    reversed_, nothing, holes = (
+        heard.count(HomeAnswer.REVERSED),
+        heard.count(HomeAnswer.NOTHING),
+        heard.count(HomeAnswer.HOLES),
+    )
     steady = heard.enough & (reversed_ + nothing + holes == 0)
     with np.errstate(invalid="ignore"):
         is_late = steady & (np.median(late, axis=1) >= LATE_S) & (late >= LATE_EACH_S).all(axis=1)
@@ -151,42 +155,45 @@ def likely_causes(seen: HomeEvents, said: Answers) -> tuple[list[Cause | None], 
         is_short = steady & (short.mean(axis=1) >= SHORT_MEAN) & (short >= SHORT_EACH).all(axis=1)
         silent = nothing * 2 > AGREE
         silent &= (energy < LITTLE).all(axis=1)
-    dark = every.count(Answer.DARK) * 2 > AGREE
+    dark = every.count(HomeAnswer.DARK) * 2 > AGREE
     one_off = _level_of_one(seen, level.mean(axis=1))
     holds = (
-        (Cause.DEAD_COMMS, every.enough & dark & (every.count(Answer.DARK, Answer.NOTHING) == AGREE)),
+        (LikelyCause.DEAD_COMMS, every.enough & dark & (every.count(HomeAnswer.DARK, HomeAnswer.NOTHING) == AGREE)),
         (
-            Cause.METER_REVERSED,
+            LikelyCause.METER_REVERSED,
             heard.enough & (reversed_ > 0) & (reversed_ + nothing == AGREE) & _meter_reversed(seen, said),
         ),
-        (Cause.BATTERY_REVERSED, heard.enough & (reversed_ > 0) & (reversed_ + nothing == AGREE)),
-        (Cause.DOES_NOTHING, heard.enough & silent & acknowledged),
-        (Cause.DEAD_COMMS, heard.enough & silent),
-        (Cause.INTERMITTENT, heard.enough & (holes > 0) & ((heard.count(Answer.GOOD) == 0) | (holes * 2 > AGREE))),
-        (Cause.INTERMITTENT, every.enough & _comes_and_goes(said)),
-        (Cause.SINCE_UPDATE, _since_update(seen, said) & (is_low | is_short | is_late)),
-        (Cause.LATE, is_late),
-        (Cause.METER_REVERSED, is_low & _counts_less(seen, said, heard.events)),
-        (Cause.UNIT_OFF, is_low & one_off),
-        (Cause.POWER_DERATE, is_low),
-        (Cause.CAPACITY_FADE, is_short),
+        (LikelyCause.BATTERY_REVERSED, heard.enough & (reversed_ > 0) & (reversed_ + nothing == AGREE)),
+        (LikelyCause.DOES_NOTHING, heard.enough & silent & acknowledged),
+        (LikelyCause.DEAD_COMMS, heard.enough & silent),
+        (
+            LikelyCause.INTERMITTENT,
+            heard.enough & (holes > 0) & ((heard.count(HomeAnswer.GOOD) == 0) | (holes * 2 > AGREE)),
+        ),
+        (LikelyCause.INTERMITTENT, every.enough & _comes_and_goes(said)),
+        (LikelyCause.SINCE_UPDATE, _since_update(seen, said) & (is_low | is_short | is_late)),
+        (LikelyCause.LATE, is_late),
+        (LikelyCause.METER_REVERSED, is_low & _counts_less(seen, said, heard.events)),
+        (LikelyCause.UNIT_OFF, is_low & one_off),
+        (LikelyCause.POWER_DERATE, is_low),
+        (LikelyCause.CAPACITY_FADE, is_short),
     )
-    causes: list[Cause | None] = [None] * len(seen.homes)
+    causes: list[LikelyCause | None] = [None] * len(seen.homes)
     agree = heard.events.copy()
     for cause, homes in holds:
         for row in np.flatnonzero(homes):
             if causes[row] is None:
                 causes[row] = cause
-                agree[row] = every.events[row] if cause is Cause.DEAD_COMMS else heard.events[row]
+                agree[row] = every.events[row] if cause is LikelyCause.DEAD_COMMS else heard.events[row]
     return causes, agree
 
 
 def _within_power(said: Answers) -> Bools:
     """Events that went well and asked for no more power than a home had where it had too little."""
-    low = said.answer == int(Answer.LOW)
+    low = said.answer == int(HomeAnswer.LOW)
     most_w = quantile(said.level * said.asked_w, low, 0.5)
     with np.errstate(invalid="ignore"):
-        found: Bools = (said.answer == int(Answer.GOOD)) & (said.asked_w <= most_w[:, None] * 1.05)
+        found: Bools = (said.answer == int(HomeAnswer.GOOD)) & (said.asked_w <= most_w[:, None] * 1.05)
     return found
 
 
@@ -194,11 +201,11 @@ def trends_of(said: Answers) -> list[Trend]:
     """How each home answers, over its last events."""
     newest, enough = _newest(said.judged, LOOK_BACK, least=AGREE)
     answer = _at(said.answer.astype(np.float64), newest, fill=0.0)
-    judged = (answer != int(Answer.UNJUDGED)).sum(axis=1)
-    silent = np.isin(answer, (Answer.DARK, Answer.NOTHING)).sum(axis=1)
+    judged = (answer != int(HomeAnswer.UNJUDGED)).sum(axis=1)
+    silent = np.isin(answer, (HomeAnswer.DARK, HomeAnswer.NOTHING)).sum(axis=1)
     responds = 1 - silent / np.maximum(judged, 1)
-    late = (answer == int(Answer.LATE)).sum(axis=1) * 2 > judged
-    reversed_ = (answer == int(Answer.REVERSED)).sum(axis=1) * 2 > judged
+    late = (answer == int(HomeAnswer.LATE)).sum(axis=1) * 2 > judged
+    reversed_ = (answer == int(HomeAnswer.REVERSED)).sum(axis=1) * 2 > judged
     power = _falls(_at(said.level, newest))
     capacity = _falls(1 - _at(said.short, newest))
     found = []
@@ -223,17 +230,17 @@ def trends_of(said: Answers) -> list[Trend]:
 
 
 def _underperformer(
-    seen: HomeEvents, said: Answers, lost_wh: Ints, agree: Ints, *, row: int, cause: Cause, trend: Trend
+    seen: HomeEvents, said: Answers, lost_wh: Ints, agree: Ints, *, row: int, cause: LikelyCause, trend: Trend
 ) -> Underperformer:
     judged = np.flatnonzero(said.judged[row])
     agree = agree[agree >= 0]
-    wrong = said.answer[row] > int(Answer.GOOD)
+    wrong = said.answer[row] > int(HomeAnswer.GOOD)
     # the run of bad events that reaches the newest; one that comes and goes has good ones in between
     since = int(judged[wrong[judged]][-1])
     for at in judged[::-1]:
         if wrong[at]:
             since = int(at)
-        elif at <= agree[0] and cause is not Cause.INTERMITTENT:
+        elif at <= agree[0] and cause is not LikelyCause.INTERMITTENT:
             break
     affected = tuple(int(at) for at in judged if at >= since and wrong[at])
     lost = lost_wh[list(affected)]
@@ -257,9 +264,9 @@ def _comes_and_goes(said: Answers) -> Bools:
     is not heard counts where there are three."""
     newest, _ = _newest(said.judged, LOOK_BACK, least=AGREE)
     answer = _at(said.answer.astype(np.float64), newest, fill=0.0)
-    fails = np.isin(answer, (Answer.DARK, Answer.NOTHING))
-    often = ((answer == int(Answer.NOTHING)).sum(axis=1) >= 2) | (fails.sum(axis=1) >= AGREE)
-    works = np.isin(answer, (Answer.GOOD, Answer.LOW, Answer.SHORT, Answer.LATE, Answer.HOLES))
+    fails = np.isin(answer, (HomeAnswer.DARK, HomeAnswer.NOTHING))
+    often = ((answer == int(HomeAnswer.NOTHING)).sum(axis=1) >= 2) | (fails.sum(axis=1) >= AGREE)
+    works = np.isin(answer, (HomeAnswer.GOOD, HomeAnswer.LOW, HomeAnswer.SHORT, HomeAnswer.LATE, HomeAnswer.HOLES))
     works &= _at(said.energy, newest, fill=0.0) >= MUCH
     before = np.cumsum(fails, axis=1) > 0
     after = np.cumsum(fails[:, ::-1], axis=1)[:, ::-1] > 0
@@ -295,7 +302,7 @@ def _level_of_one(seen: HomeEvents, level: Floats) -> Bools:
 def _meter_reversed(seen: HomeEvents, said: Answers) -> Bools:
     """Of homes that seem to charge: those whose battery was emptied meanwhile, or that would have charged more than
     their batteries have room for."""
-    backwards = said.answer == int(Answer.REVERSED)
+    backwards = said.answer == int(HomeAnswer.REVERSED)
     change = np.where(backwards, seen.soc_end_pct - seen.soc_pct, np.nan)
     taken = np.where(backwards, -said.given_wh, np.nan)
     room = (100 - seen.soc_pct) / 100 * seen.capacity_wh[:, None]

@@ -8,7 +8,7 @@ import numpy as np
 
 from gateway.domain.programs.home_events import HomeEvents, home_events
 from gateway.domain.programs.response import DAYS_MIN, HOT_C, answers
-from gateway.domain.programs.underperformers import Cause, underperformers
+from gateway.domain.programs.underperformers import LikelyCause, underperformers
 from simulators.season import causes
 from simulators.season.planted import Street, planted_street
 from tests.depth import SEED
@@ -18,16 +18,16 @@ HOMES = 400
 MIDDLE = 1
 MONTH_MS = 30.4 * 86_400_000
 NAMES = {
-    causes.Cause.DEAD_COMMS: Cause.DEAD_COMMS,
-    causes.Cause.POWER_DERATE: Cause.POWER_DERATE,
-    causes.Cause.CAPACITY_FADE: Cause.CAPACITY_FADE,
-    causes.Cause.LATE: Cause.LATE,
-    causes.Cause.SIGN_REVERSED: Cause.BATTERY_REVERSED,
-    causes.Cause.METER_REVERSED: Cause.METER_REVERSED,
-    causes.Cause.UNIT_OFF: Cause.UNIT_OFF,
-    causes.Cause.DOES_NOTHING: Cause.DOES_NOTHING,
-    causes.Cause.INTERMITTENT: Cause.INTERMITTENT,
-    causes.Cause.WORSE_SINCE_UPDATE: Cause.SINCE_UPDATE,
+    causes.Cause.DEAD_COMMS: LikelyCause.DEAD_COMMS,
+    causes.Cause.POWER_DERATE: LikelyCause.POWER_DERATE,
+    causes.Cause.CAPACITY_FADE: LikelyCause.CAPACITY_FADE,
+    causes.Cause.LATE: LikelyCause.LATE,
+    causes.Cause.SIGN_REVERSED: LikelyCause.BATTERY_REVERSED,
+    causes.Cause.METER_REVERSED: LikelyCause.METER_REVERSED,
+    causes.Cause.UNIT_OFF: LikelyCause.UNIT_OFF,
+    causes.Cause.DOES_NOTHING: LikelyCause.DOES_NOTHING,
+    causes.Cause.INTERMITTENT: LikelyCause.INTERMITTENT,
+    causes.Cause.WORSE_SINCE_UPDATE: LikelyCause.SINCE_UPDATE,
 }
 
 

@@ -9,7 +9,7 @@ from gateway.domain.errors import InvalidInput
 from gateway.domain.programs.home_events import HomeEvents, home_events
 from gateway.domain.programs.response import answers
 from gateway.domain.programs.underperformers import (
-    Cause,
+    LikelyCause,
     Trend,
     Underperformer,
     lost_by_event,
@@ -46,7 +46,7 @@ def test_a_home_at_part_of_its_power_is_derated(part: float) -> None:
     seen = street()
     given(seen, HOME, part, since=3)
     found = only(seen)
-    assert (found.cause, found.since, found.affected) == (Cause.POWER_DERATE, 3, (3, 4, 5))
+    assert (found.cause, found.since, found.affected) == (LikelyCause.POWER_DERATE, 3, (3, 4, 5))
     assert found.level == pytest.approx(part, abs=0.02)
     assert found.lost_wh == pytest.approx(3 * (1 - part) * WANTED_W * 2, rel=0.15)
 
@@ -56,7 +56,7 @@ def test_a_home_that_is_empty_before_the_end_has_lost_capacity(part: float) -> N
     seen = street()
     given(seen, HOME, ends_at(part), since=3)
     found = only(seen)
-    assert found.cause is Cause.CAPACITY_FADE
+    assert found.cause is LikelyCause.CAPACITY_FADE
     assert found.short == pytest.approx(1 - part, abs=0.03)
 
 
@@ -65,7 +65,7 @@ def test_a_home_that_begins_late_is_late(late_s: int) -> None:
     seen = street()
     given(seen, HOME, begins_after(late_s), since=3)
     found = only(seen)
-    assert found.cause is Cause.LATE
+    assert found.cause is LikelyCause.LATE
     assert found.late_s == pytest.approx(late_s, abs=60)
 
 
@@ -74,54 +74,54 @@ def test_a_home_that_charges_instead_has_its_sign_reversed() -> None:
     given(seen, HOME, -1.0 * ends_at(0.4))
     seen.soc_pct[HOME], seen.soc_end_pct[HOME] = 60.0, 90.0
     found = only(seen)
-    assert (found.cause, found.trend) == (Cause.BATTERY_REVERSED, Trend.REVERSED)
+    assert (found.cause, found.trend) == (LikelyCause.BATTERY_REVERSED, Trend.REVERSED)
 
 
 def test_a_home_whose_battery_empties_while_it_seems_to_charge_has_its_meter_reversed() -> None:
     seen = street()
     given(seen, HOME, -1.0)
     seen.soc_pct[HOME], seen.soc_end_pct[HOME] = 60.0, 10.0
-    assert only(seen).cause is Cause.METER_REVERSED
+    assert only(seen).cause is LikelyCause.METER_REVERSED
 
 
 def test_a_meter_that_counts_much_less_than_what_leaves_the_battery_counts_some_of_it_backwards() -> None:
     seen = street()
     given(seen, HOME, 0.33)
     seen.soc_end_pct[HOME] = 12.0
-    assert only(seen).cause is Cause.METER_REVERSED
+    assert only(seen).cause is LikelyCause.METER_REVERSED
 
 
 def test_more_charge_than_there_is_room_for_is_a_meter_reversed_where_no_soc_is_known_at_the_end() -> None:
     seen = street()
     given(seen, HOME, -1.0)
-    assert only(seen).cause is Cause.METER_REVERSED
+    assert only(seen).cause is LikelyCause.METER_REVERSED
 
 
 def test_half_the_power_of_two_batteries_is_one_of_them_off() -> None:
     seen = street()
     given(seen, HOME, 0.5)
-    assert only(seen).cause is Cause.UNIT_OFF
+    assert only(seen).cause is LikelyCause.UNIT_OFF
 
 
 def test_half_the_power_of_a_home_with_one_battery_is_a_derate() -> None:
     seen = street()
     given(seen, HOME, 0.5)
     seen.unit_w[HOME] = [4_000.0, np.nan]
-    assert only(seen).cause is Cause.POWER_DERATE
+    assert only(seen).cause is LikelyCause.POWER_DERATE
 
 
 def test_the_smaller_of_two_batteries_that_is_off_is_one_of_them_off() -> None:
     seen = street()
     seen.unit_w[HOME] = [2_600.0, 1_400.0]
     given(seen, HOME, 0.65)
-    assert only(seen).cause is Cause.UNIT_OFF
+    assert only(seen).cause is LikelyCause.UNIT_OFF
 
 
 def test_a_home_that_is_not_heard_and_takes_no_command_has_dead_communication() -> None:
     seen = street()
     quiet(seen, HOME, events=slice(3, None))
     found = only(seen)
-    assert (found.cause, found.trend) == (Cause.DEAD_COMMS, Trend.RARELY)
+    assert (found.cause, found.trend) == (LikelyCause.DEAD_COMMS, Trend.RARELY)
     assert found.unmeasured_wh == found.lost_wh > 0
     assert found.level is None
 
@@ -130,7 +130,7 @@ def test_a_home_that_acknowledges_and_gives_nothing_does_nothing() -> None:
     seen = street()
     given(seen, HOME, 0.01)
     found = only(seen)
-    assert (found.cause, found.trend, found.acknowledged) == (Cause.DOES_NOTHING, Trend.NEVER, 1.0)
+    assert (found.cause, found.trend, found.acknowledged) == (LikelyCause.DOES_NOTHING, Trend.NEVER, 1.0)
 
 
 def test_a_home_that_gives_nothing_in_every_other_event_is_intermittent() -> None:
@@ -138,34 +138,34 @@ def test_a_home_that_gives_nothing_in_every_other_event_is_intermittent() -> Non
     for event in (1, 3, 5):
         given(seen, HOME, 0.0, since=event, until=event + 1)
     found = only(seen)
-    assert (found.cause, found.affected) == (Cause.INTERMITTENT, (1, 3, 5))
+    assert (found.cause, found.affected) == (LikelyCause.INTERMITTENT, (1, 3, 5))
 
 
 def test_a_home_that_drops_out_in_the_middle_of_events_is_intermittent() -> None:
     seen = street()
     given(seen, HOME, np.where(np.arange(STEPS) % 6 < 3, 1.0, 0.0))
-    assert only(seen).cause is Cause.INTERMITTENT
+    assert only(seen).cause is LikelyCause.INTERMITTENT
 
 
 def test_less_power_since_an_update_is_since_the_update() -> None:
     seen = street()
     given(seen, HOME, 0.8, since=3)
     seen.firmware[HOME, 3:] = 2
-    assert only(seen).cause is Cause.SINCE_UPDATE
+    assert only(seen).cause is LikelyCause.SINCE_UPDATE
 
 
 def test_less_power_long_before_an_update_is_a_derate() -> None:
     seen = street()
     given(seen, HOME, 0.8)
     seen.firmware[HOME, 3:] = 2
-    assert only(seen).cause is Cause.POWER_DERATE
+    assert only(seen).cause is LikelyCause.POWER_DERATE
 
 
 def test_two_bad_events_name_nobody_yet_and_the_third_does() -> None:
     seen = street()
     given(seen, HOME, 0.7, since=3)
     assert underperformers(seen.until(5)) == []
-    assert only(seen.until(6)).cause is Cause.POWER_DERATE
+    assert only(seen.until(6)).cause is LikelyCause.POWER_DERATE
 
 
 def test_a_whole_neighbourhood_that_gives_less_on_a_hot_day_is_not_named() -> None:
@@ -181,7 +181,7 @@ def test_heat_hides_a_derate_and_no_home_that_gives_hardly_anything() -> None:
     seen.delivered_wh[:] *= 0.75
     given(seen, HOME, 0.8)
     given(seen, HOME + 1, 0.0)
-    assert [one.cause for one in underperformers(seen)] == [Cause.DOES_NOTHING]
+    assert [one.cause for one in underperformers(seen)] == [LikelyCause.DOES_NOTHING]
 
 
 def test_the_temperature_of_the_neighbourhood_counts_where_that_of_a_battery_is_unknown() -> None:
@@ -212,7 +212,7 @@ def test_a_home_that_falls_silent_in_each_event_has_dead_communication() -> None
     seen = street()
     seen.delivered_wh[HOME, :, 8:] = np.nan
     seen.coverage[HOME], seen.acknowledged[HOME] = 8 / STEPS, 8 / STEPS
-    assert only(seen).cause is Cause.DEAD_COMMS
+    assert only(seen).cause is LikelyCause.DEAD_COMMS
 
 
 def test_coarse_counters_of_small_powers_are_no_fault() -> None:
@@ -272,7 +272,7 @@ def test_a_gap_hides_no_derate() -> None:
     seen = street()
     given(seen, HOME, 0.7)
     seen.delivered_wh[HOME, :, 5:11] = np.nan
-    assert only(seen).cause is Cause.POWER_DERATE
+    assert only(seen).cause is LikelyCause.POWER_DERATE
 
 
 def test_a_battery_that_loses_power_from_event_to_event_degrades() -> None:
