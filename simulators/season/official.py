@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 ZONE = "America/Los_Angeles"
 DSGS_2025 = Path(__file__).parents[2] / "tests" / "programs" / "dsgs_2025_hours.csv"
 HOUR_MS = 3_600_000
+NOTICE_HOUR = 15
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,9 +29,7 @@ class OfficialHour:
     @property
     def start_ms(self) -> int:
         """When it begins, UTC ms."""
-        midnight = datetime(self.day.year, self.day.month, self.day.day, tzinfo=ZoneInfo(ZONE))
-        begins = midnight.replace(hour=self.hour_end - 1).astimezone(UTC)
-        return int(begins.timestamp()) * 1000
+        return _utc_ms(self.day, self.hour_end - 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,8 +52,17 @@ class Event:
 
     @property
     def notice_ms(self) -> int:
-        before = datetime(self.day.year, self.day.month, self.day.day, 15, tzinfo=ZoneInfo(ZONE)) - timedelta(days=1)
-        return int(before.astimezone(UTC).timestamp()) * 1000
+        return _utc_ms(self.day - timedelta(days=1), NOTICE_HOUR)
+
+    @property
+    def midnight_ms(self) -> int:
+        """When its local day begins."""
+        return _utc_ms(self.day, 0)
+
+
+def _utc_ms(day: date, hour: int) -> int:
+    local = datetime(day.year, day.month, day.day, hour, tzinfo=ZoneInfo(ZONE))
+    return int(local.astimezone(UTC).timestamp()) * 1000
 
 
 def official_hours(path: Path = DSGS_2025) -> list[OfficialHour]:
