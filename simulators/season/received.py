@@ -1,8 +1,9 @@
 """What a gateway hears of a street on a day: messages of every home, with the home's own times.
 
 A home sends every 5 s within a minute of an event's beginning and end, every 30 s in the event, and every 5 minutes
-else: a device that sends every 5 s all day, without what tells a counter nothing more. While a home is not connected it
-keeps its messages and hands them over later, or loses them.
+else: a device that sends every 5 s all day, without what tells a counter nothing more. A link of its own always takes
+as long, so that what a home sends arrives on whole seconds. While a home is not connected it keeps its messages and
+hands them over when it is back, in their order, or loses them.
 """
 
 from collections.abc import Iterator
@@ -17,7 +18,6 @@ from simulators.season.street import Meter, SeasonStreet
 
 EDGE_S, OFTEN_S, SELDOM_S = 5, 30, 300
 AROUND_S = 60
-JITTER_MS = 400
 COUNTER_START_WH = 1_000_000
 
 
@@ -57,8 +57,7 @@ class Meters:
     def day(self, true: TrueDay) -> Received:
         """What is heard of a day; days come in their order."""
         street, n = self._street, len(self._street)
-        rng = np.random.default_rng([street.seed, 33, true.event])
-        sent_ms = _sent(rng, street.events[true.event], n)
+        sent_ms = _sent(street, street.events[true.event])
         home = np.broadcast_to(np.arange(n)[:, None], sent_ms.shape)
         charged_wh, discharged_wh = true.until(home, sent_ms)
         span_ms = np.diff(sent_ms, axis=1, prepend=(sent_ms[:, :1] - 1000 * SELDOM_S))
@@ -88,13 +87,10 @@ class Meters:
 
     def _heard(self, event: int, sent_ms: Ints) -> Ints:
         street = self._street
-        begin_ms, end_ms = (street.away_ms[:, event, i][:, None] for i in range(2))
-        late_ms = street.late_ms[:, event][:, None]
+        begin_ms, until_ms = (street.away_ms[:, event, i][:, None] for i in range(2))
         heard_ms = sent_ms + street.latency_ms[:, None]
-        # one after the other, within seconds
-        released_ms = np.maximum(heard_ms, late_ms + np.arange(sent_ms.shape[1])[None, :] * 10)
-        away = (begin_ms <= sent_ms) & (sent_ms < end_ms)
-        heard_ms = np.where(away, np.where(late_ms > 0, released_ms, 0), heard_ms)
+        away = (begin_ms <= heard_ms) & (heard_ms < until_ms)
+        heard_ms = np.where(away, np.where(street.loses[:, event][:, None], 0, until_ms), heard_ms)
         return np.asarray(heard_ms, dtype=np.int64)
 
 
@@ -105,7 +101,7 @@ def received_days(street: SeasonStreet, days: Iterator[TrueDay]) -> Iterator[tup
         yield true, meters.day(true)
 
 
-def _sent(rng: np.random.Generator, event: Event, n: int) -> Ints:
+def _sent(street: SeasonStreet, event: Event) -> Ints:
     """True times of a day's messages (n x m)."""
     begins_s, ends_s = ((at_ms - event.midnight_ms) // 1000 for at_ms in (event.start_ms, event.end_ms))
     paces = (
@@ -115,7 +111,6 @@ def _sent(rng: np.random.Generator, event: Event, n: int) -> Ints:
         (ends_s - AROUND_S, ends_s + AROUND_S, EDGE_S),
         (ends_s + AROUND_S, 86_400 - EDGE_S, SELDOM_S),
     )
-    at_ms = 1000 * np.concatenate([np.arange(*pace) for pace in paces]).astype(np.int64)
-    phase_ms = rng.integers(JITTER_MS, 1000 * EDGE_S - JITTER_MS, size=(n, 1))
-    jitter_ms = rng.integers(-JITTER_MS, JITTER_MS, size=(n, len(at_ms)))
-    return np.asarray(event.midnight_ms + at_ms[None, :] + phase_ms + jitter_ms, dtype=np.int64)
+    at_s = np.concatenate([np.arange(*pace) for pace in paces]).astype(np.int64)
+    heard_s = at_s[None, :] + np.arange(len(street))[:, None] % EDGE_S
+    return np.asarray(event.midnight_ms + 1000 * (heard_s + 1) - street.latency_ms[:, None], dtype=np.int64)

@@ -27,9 +27,10 @@ CLOCK_RIGHT_MS = 1_000
 LATENCY_MS = (100, 900)
 JOIN, LEAVE = 0.08, 0.05
 OPT_OUT, DROPOUT, LOST = 0.02, 0.03, 0.2
-"""Of homes and events: who opts out, who drops out, and of whom what was measured meanwhile is lost and not late."""
+"""Of homes and events: who opts out, who drops out, and who of those loses what it measured meanwhile."""
 
-BACK_MS = 23 * 3_600_000
+HOUR_MS, DAY_MS = 3_600_000, 86_400_000
+BACK_MS = 23 * HOUR_MS
 LOAD_X, CLEAR_H = 1.4, 6.5
 """Mean load of a home over its base, appliances included; hours of full sun that a clear summer day is worth."""
 
@@ -44,8 +45,8 @@ class Meter(IntEnum):
 class SeasonStreet:
     """n homes at e events. `off_ms`: how far a home's clock is ahead; `latency_ms`: from sending to receipt;
     `takes_part` (n x 12): enrolled in a month of the year; `opts_out` (n x e); `away_ms` (n x e x 2): from when until
-    when it is not connected, `late_ms` (n x e): when it hands over what it kept, 0 = it lost it; both 0 where it is
-    connected all day."""
+    when it is not connected, both 0 where it is connected all day; `loses` (n x e): what it measured meanwhile, which
+    else it hands over when it is back."""
 
     seed: int
     homes: Homes
@@ -56,7 +57,7 @@ class SeasonStreet:
     takes_part: Bools
     opts_out: Bools
     away_ms: Ints
-    late_ms: Ints
+    loses: Bools
 
     def __len__(self) -> int:
         return len(self.homes)
@@ -84,7 +85,7 @@ def season_street(n: int, events: Sequence[Event], seed: int = 1) -> SeasonStree
         rng.integers(-CLOCK_RIGHT_MS, CLOCK_RIGHT_MS, size=n, endpoint=True),
     )
     meter = np.where(power_only, Meter.POWER, np.where(coarse, Meter.COARSE, Meter.FINE))
-    away_ms, late_ms = _away(rng, n, events, losing=meter != Meter.COARSE)
+    away_ms, loses = _away(rng, n, events, losing=meter != Meter.COARSE)
     return SeasonStreet(
         seed=seed,
         homes=replace(homes, counter_step_wh=np.where(power_only, np.nan, homes.counter_step_wh)),
@@ -95,7 +96,7 @@ def season_street(n: int, events: Sequence[Event], seed: int = 1) -> SeasonStree
         takes_part=_membership(rng, n, events),
         opts_out=rng.random((n, e)) < OPT_OUT,
         away_ms=away_ms,
-        late_ms=late_ms,
+        loses=loses,
     )
 
 
@@ -137,16 +138,19 @@ def _membership(rng: np.random.Generator, n: int, events: Sequence[Event]) -> Bo
     return takes_part
 
 
-def _away(rng: np.random.Generator, n: int, events: Sequence[Event], losing: Bools) -> tuple[Ints, Ints]:
-    """Who is not connected from up to an hour before an event, for 20 minutes to 4 hours but not to the end of the day,
-    and comes back with what it kept, up to 20 hours later, or without it."""
+def _away(rng: np.random.Generator, n: int, events: Sequence[Event], losing: Bools) -> tuple[Ints, Bools]:
+    """Who is not connected from up to an hour before an event: for 20 minutes to 4 hours but not to the end of the day,
+    and what it measured is lost; or up to 20 hours longer but not to the next event's day, and it comes back with all
+    of it."""
     e = len(events)
     start_ms = np.array([event.start_ms for event in events], dtype=np.int64)
+    midnight_ms = np.array([event.midnight_ms for event in events], dtype=np.int64)
     drops = rng.random((n, e)) < DROPOUT
     begin_ms = start_ms[None, :] + rng.integers(-3_600_000, 5_400_000, size=(n, e))
     end_ms = begin_ms + rng.integers(1_200_000, 14_400_000, size=(n, e))
-    end_ms = np.minimum(end_ms, np.array([event.midnight_ms for event in events])[None, :] + BACK_MS)
-    hands_over_ms = end_ms + np.where(rng.random((n, e)) < 0.5, 0, rng.integers(0, 72_000_000, size=(n, e)))
+    longer_ms = end_ms + np.where(rng.random((n, e)) < 0.5, 0, rng.integers(0, 72_000_000, size=(n, e)))
+    longer_ms = np.minimum(longer_ms, np.append(midnight_ms[1:], midnight_ms[-1] + 2 * DAY_MS)[None, :] - HOUR_MS)
     lost = (rng.random((n, e)) < LOST) & losing[:, None]
-    away_ms = np.where(drops[:, :, None], np.stack([begin_ms, end_ms], axis=2), 0)
-    return away_ms, np.where(drops & ~lost, hands_over_ms, 0)
+    until_ms = np.where(lost, np.minimum(end_ms, midnight_ms[None, :] + BACK_MS), longer_ms) // 1000 * 1000
+    away_ms = np.where(drops[:, :, None], np.stack([begin_ms, until_ms], axis=2), 0)
+    return away_ms, drops & lost

@@ -137,7 +137,8 @@ class Line:
 
     def _read(self) -> None:
         while self._waiting and self._reading and self.up:
-            some, self._waiting = self._waiting[:READ_MAX], self._waiting[READ_MAX:]
+            read_max = self._plant.read_max
+            some, self._waiting = self._waiting[:read_max], self._waiting[read_max:]
             packets, numbers = [], []
             for published in some:
                 self._number = self._number % 65_535 + 1
@@ -184,14 +185,17 @@ class Process:
 @dataclass(eq=False)
 class Plant:
     """`registered`: which product each device is registered as; `installed`: the profiles that the next start finds;
-    `running`: an event runs, so that control follows no step of the clock."""
+    `running`: an event runs, so that control follows no step of the clock; `codecs`: all products there are."""
 
     directory: Path
     receiver: LastWrites
     meters: list[Meter]
     clock: MachineClock = field(default_factory=MachineClock)
+    codecs: dict[str, Codec] = field(default_factory=products)
+    length_s: int = LENGTH_S
+    read_max: int = READ_MAX
     registered: dict[str, str] = field(default_factory=dict)
-    installed: set[str] = field(default_factory=lambda: set(products()))
+    installed: set[str] = field(default_factory=set)
     found: set[str] = field(default_factory=set)
     unacknowledged: list[Published] = field(default_factory=list)
     running: bool = False
@@ -199,6 +203,7 @@ class Plant:
     starts: int = 0
 
     def __post_init__(self) -> None:
+        self.installed = self.installed or set(self.codecs)
         self._life = AsyncExitStack()
         self._step_ms = self.clock.true.now().utc_ms
 
@@ -336,14 +341,15 @@ def device(name: str, product: str) -> Device:
 
 
 def settings_of(plant: Plant) -> Settings:
-    """One receiver, short intervals, no platform."""
+    """One receiver if it has an address, short intervals, no platform."""
+    receiver = {"kind": "http", "name": SINK, "url": f"{plant.receiver.url}/{plant.starts}/intervals"}
     return Settings.model_validate(
         {
             "state_dir": plant.state,
             "profiles_dir": plant.state,
             "devices": {"mqtt": {"broker": {"url": "mqtt://127.0.0.1:1", "client_id": "gateway"}}},
-            "sinks": [{"kind": "http", "name": SINK, "url": f"{plant.receiver.url}/{plant.starts}/intervals"}],
-            "intervals": {"length_s": LENGTH_S, "grace_s": GRACE_S},
+            "sinks": [receiver] if plant.receiver.url else [],
+            "intervals": {"length_s": plant.length_s, "grace_s": GRACE_S},
         }
     )
 
@@ -354,7 +360,7 @@ async def process(plant: Plant) -> AsyncIterator[Process]:
     settings = settings_of(plant)
     settings.state_dir.mkdir(exist_ok=True)
     clock, fleet = SteadyClock(plant.clock), Fleet()
-    codecs = {name: codec for name, codec in products().items() if name in plant.found}
+    codecs = {name: codec for name, codec in plant.codecs.items() if name in plant.found}
     async with AsyncExitStack() as stack:
         parts = RunningParts(stack)
         journal = await parts.start(SqliteJournal(settings.state_dir / "journal.sqlite", clock=clock))
