@@ -24,6 +24,7 @@ from gateway.api.routes.leap import LeapRoutes, LeapUploads
 from gateway.api.routes.leap_dispatch import LeapDispatch, LeapDispatchRoutes
 from gateway.api.routes.leap_enrollments import LeapEnrollmentRoutes, LeapEnrollments
 from gateway.api.routes.leap_signal import LeapSignalRoutes
+from gateway.api.routes.nominations import NominationRoutes
 from gateway.api.routes.outbox import OutboxRoutes
 from gateway.api.routes.programs import ProgramRoutes
 from gateway.api.routes.rates import RateRoutes
@@ -44,6 +45,7 @@ from gateway.services.devices.registry import DeviceRegistry
 from gateway.services.events.intake import Dispatcher
 from gateway.services.programs.eligibility import Eligibility
 from gateway.services.programs.enrollment import Enrollments
+from gateway.services.programs.nominations import Nominations
 from gateway.services.programs.outbox import ChangeOutbox
 from gateway.services.telemetry.history import History
 from gateway.services.telemetry.raw import RawMessages
@@ -88,6 +90,7 @@ class Parts:
     leap: LeapUploads
     leap_dispatch: LeapDispatch = field(default_factory=LeapDispatch)
     leap_enrollments: LeapEnrollments = field(default_factory=LeapEnrollments)
+    nominations: Nominations | None = None
     clock: Clock
     inventory: DeviceRegistry
     raw: RawMessages
@@ -129,6 +132,7 @@ def make_app(parts: Parts) -> web.Application:
         RateRoutes(parts.rates),
         WebhookRoutes(parts.webhooks),
         OutboxRoutes(parts.outbox, parts.leap_dispatch.webhooks),
+        NominationRoutes(parts.nominations),
         AuditRoutes(parts.audit),
         HealthRoutes(parts.registry, parts.readiness),
     )

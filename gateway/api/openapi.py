@@ -18,6 +18,7 @@ from gateway.api.routes.leap import LeapRoutes
 from gateway.api.routes.leap_dispatch import LeapDispatchRoutes
 from gateway.api.routes.leap_enrollments import LeapEnrollmentRoutes
 from gateway.api.routes.leap_signal import LeapSignalRoutes
+from gateway.api.routes.nominations import NominationRoutes
 from gateway.api.routes.outbox import OutboxRoutes
 from gateway.api.routes.programs import ProgramRoutes
 from gateway.api.routes.rates import RateRoutes
@@ -41,6 +42,7 @@ ROUTES: tuple[RestRoute, ...] = (
     *RateRoutes.ROUTES,
     *WebhookRoutes.ROUTES,
     *OutboxRoutes.ROUTES,
+    *NominationRoutes.ROUTES,
     *HealthRoutes.ROUTES,
 )
 

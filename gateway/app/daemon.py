@@ -295,6 +295,7 @@ async def _build(settings: Settings, clock: SteadyClock, parts: RunningParts, la
             )
         ).dispatch,
         leap_enrollments=leap.enrollments,
+        nominations=leap.nominations,
         inventory=inventory,
         raw=raw,
         programs=ProgramView(

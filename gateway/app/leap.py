@@ -23,6 +23,7 @@ from gateway.programs.loader import LoadedProgram
 from gateway.services.events.intake import Dispatcher
 from gateway.services.programs.enrollment import UTC, Enrollments
 from gateway.services.programs.leap_sync import LeapSync
+from gateway.services.programs.nominations import Nominations
 from gateway.services.programs.outbox import ChangeOutbox
 from gateway.services.programs.participation import ProgramParticipation
 from gateway.services.programs.wishes import OwnerWishes
@@ -75,6 +76,7 @@ class AggregatorParts:
     dispatch: LeapDispatch
     outbox: ChangeOutbox
     enrollments: LeapEnrollments
+    nominations: Nominations | None
 
 
 async def aggregator(
@@ -94,6 +96,9 @@ async def aggregator(
         enrollments=await _enrollments(
             settings, dispatch, changes, enrolled=enrolled, participation=participation, programs=programs,
             terms=terms, opt_outs=dispatcher.exclusions.all, clock=clock, parts=parts,
+        ),
+        nominations=await _nominations(
+            settings, changes, enrolled=enrolled, fleet=fleet, programs=programs, terms=terms, clock=clock, parts=parts
         ),
     )  # fmt: skip
 
@@ -119,6 +124,28 @@ async def _enrollments(
         wishes=wishes,
     )  # fmt: skip
     return LeapEnrollments(sync=await parts.start(sync), door=None if leap.signal is None else leap.signal.door)
+
+
+async def _nominations(
+    settings: Settings, changes: ChangeOutbox, *, enrolled: Enrollments, fleet: Fleet,
+    programs: Mapping[str, LoadedProgram], terms: Mapping[str, ProgramTerms], clock: Clock, parts: RunningParts,
+) -> Nominations | None:  # fmt: skip
+    """Start what follows nominations, where there is an account."""
+    account = settings.leap.account
+    if account is None:
+        return None
+    meters = EnrolledMeters(enrolled.book, fleet)
+
+    def rating_w(some: Sequence[str], at_ms: int) -> list[float]:
+        return [sum(able_w for _, able_w in found) for found in meters.batteries(some, at_ms)]
+
+    return await parts.start(
+        Nominations(
+            LeapClient(account), changes, enrolled, program_of=programs_of(programs),
+            zone_of={name: one.zone for name, one in terms.items()}, rating_w=rating_w, clock=clock,
+            every_s=settings.leap.enrollments_every_s, rng=random.Random(),
+        )
+    )  # fmt: skip
 
 
 async def _dispatch(

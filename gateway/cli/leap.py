@@ -3,15 +3,18 @@
 import json
 from collections.abc import Iterable
 from typing import Annotated, Any
+from urllib.parse import urlencode
 
 import typer
 
-from gateway.cli.shared import DEFAULT_URL, AsJson, Url, ask, out, show, user
+from gateway.cli.shared import DEFAULT_URL, AsJson, Limit, Url, ask, out, show, user
 from gateway.schemas import operations as ops
 
 leap = typer.Typer(no_args_is_help=True, help="The aggregator: what it has confirmed, uploads, dispatch, webhooks.")
+nominations = typer.Typer(no_args_is_help=True, help="Nominations at the aggregator: followed, and suggested.")
 webhook = typer.Typer(no_args_is_help=True, help="Where the aggregator posts dispatch.")
 leap.add_typer(webhook, name="webhook")
+leap.add_typer(nominations, name="nominations")
 
 
 @leap.callback()
@@ -63,6 +66,44 @@ def leap_sync(
     for line in (text, *([f"failing: {found['failing']}"] if found["failing"] else []), *found["conflicts"]):
         out.print(line, markup=False, highlight=False)
     show(found["actions"], of="required actions")
+
+
+@nominations.command("list")
+def nominations_list(
+    state: Annotated[str | None, typer.Option(help="sent, accepted, changed, rejected, gone or unknown")] = None,
+    read: Annotated[bool, typer.Option("--read", help="ask the aggregator first")] = False,
+    offset: Annotated[int, typer.Option(min=0, help="the `next` of the page before")] = 0,
+    limit: Limit = 100,
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """List what became of suggested nominations, with what was sent and what the aggregator has."""
+    if read:
+        ask(url, ops.READ_NOMINATIONS, body=b"{}")
+    query = {"offset": offset, "limit": limit} | ({"state": state} if state else {})
+    found = ask(url, ops.LIST_NOMINATIONS, urlencode(query))
+    if as_json:
+        out.print_json(data=found)
+        return
+    counts = ", ".join(f"{count} {name}" for name, count in found["counts"].items() if count) or "none"
+    failing = f"; it fails now: {found['failing']}" if found["failing"] else ""
+    text = f"read {found['read'] or 'never'}: {counts}; {found['holding_total']} nominations hold{failing}"
+    out.print(text, markup=False, highlight=False)
+    show(found["suggestions"], of="suggestions")
+
+
+@nominations.command("suggest")
+def nominations_suggest(
+    program: Annotated[str, typer.Argument(help="our program")],
+    kw: Annotated[float, typer.Option(help="of the whole program, shared over its active meters")],
+    start: Annotated[str, typer.Option("--from", help="first day, YYYY-MM-DD")],
+    end: Annotated[str | None, typer.Option("--until", help="the day after the last one; none = no end")] = None,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Propose a power as rows of the outbox. They are sent with the leave of another person alone: `gateway outbox
+    approve`."""
+    body = json.dumps({"program": program, "kw": kw, "start_date": start, "end_date": end}).encode()
+    out.print_json(data=ask(url, ops.SUGGEST_NOMINATION, f"by={user()}", body=body))
 
 
 @webhook.command("verify")

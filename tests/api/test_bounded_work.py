@@ -148,6 +148,15 @@ def requests(r: Rig) -> dict[tuple[str, str], list[Asked]]:
         ("GET", "/v1/leap/enrollments"): [("/v1/leap/enrollments", {}, 200)],
         ("POST", "/v1/leap/enrollments"): [("/v1/leap/enrollments", {"json": {}}, 409)],
         ("POST", "/v1/signals/leap/platform"): [("/v1/signals/leap/platform", {"json": {}}, 404)],
+        ("GET", "/v1/leap/nominations"): [("/v1/leap/nominations", {"params": {"limit": "1000"}}, 200)],
+        ("POST", "/v1/leap/nominations"): [("/v1/leap/nominations", {"json": {}}, 409)],
+        ("POST", "/v1/leap/nominations/suggestions"): [
+            (
+                "/v1/leap/nominations/suggestions",
+                {"json": {"program": "dsgs", "kw": 1, "start_date": "2035-01-01"}},
+                409,
+            )
+        ],
         ("GET", "/v1/outbox"): [("/v1/outbox", {"params": page}, 200)],
         ("POST", "/v1/outbox"): [
             ("/v1/outbox", {"json": {"kind": "meter", "rows": [{"subject": "m-1", "after": {"a": 1}}] * ROWS}}, 400)

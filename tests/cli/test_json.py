@@ -47,6 +47,7 @@ SHOWING: dict[str, tuple[str, ...]] = {
     "dispatch availability": (), "exclusions list": (),
     "exclusions import": ("{inventory}",), "intervals list": SPAN, "intervals completeness": (),
     "intervals export": ("{out}", *SPAN), "leap status": (), "leap sync": (), "leap webhook verify": (),
+    "leap nominations list": (),
     "sinks list": (), "sinks missing": ("s", *SPAN),
     "enrollments list": (), "enrollments show": ("a",), "enrollments rates": ("a",),
     "enrollments participation": ("p",),
@@ -83,7 +84,7 @@ DOING = {
     "dispatch send",
     "dispatch cancel", "dispatch lift", "dispatch stop-all", "exclusions set", "exclusions lift",
     "exclusions preview", "exclusions territory",
-    "sinks resend", "sinks retry", "leap catch-up", "leap webhook register",
+    "sinks resend", "sinks retry", "leap catch-up", "leap webhook register", "leap nominations suggest",
 }  # fmt: skip
 """Commands that do something; what a gateway answers them is printed as it is, which is JSON."""
 

@@ -1,13 +1,16 @@
-"""Nominations that are suggested to the aggregator, and what became of a suggestion."""
+"""Nominations that are suggested to the aggregator, what became of a suggestion, and what holds."""
 
 from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any
 
+from gateway.domain.programs.nominations import Nomination, Suggestion
 from gateway.domain.programs.outbox import Content
 
 SUGGEST = "/v2/meters/nominations/suggestions"
 SEARCH = "/v2/meters/nominations/suggestions/search"
+NOMINATIONS = "/v2/meters/nominations/search"
+WORDS_MAX = 64
 MEMBERS = frozenset({"start_date", "nomination_kw", "program_identifier", "end_date"})
 NEEDED = frozenset({"start_date", "nomination_kw"})
 KW_MAX = 10_000
@@ -44,3 +47,38 @@ def content(suggestions: Sequence[Any], subject: str, after: Content) -> tuple[d
         return None, ""
     newest = max(mine, key=lambda one: str(one.get("created_at")))
     return {name: newest.get(name) for name in after}, str(newest.get("status"))
+
+
+def suggestion(found: Mapping[str, Any]) -> Suggestion | None:
+    """A suggestion of a list; None = it names no meter, or no first day."""
+    meter, since = _text(found, "meter_id"), _text(found, "start_date")
+    if not meter or not since:
+        return None
+    return Suggestion(
+        id=_text(found, "nomination_suggestion_id"), meter=meter, program=_text(found, "program_identifier"),
+        since=since, until=_text(found, "end_date") or None, kw=_kw(found), word=_text(found, "status"),
+        made=_text(found, "created_at"),
+    )  # fmt: skip
+
+
+def nomination(found: Mapping[str, Any]) -> Nomination | None:
+    """A nomination of a list; None = it names no meter."""
+    meter = _text(found, "meter_id")
+    if not meter:
+        return None
+    # the schema's own list of required members calls it otherwise
+    since = _text(found, "start_time") or _text(found, "start_date")
+    return Nomination(
+        meter=meter, program=_text(found, "program_identifier"), since=since, until=_text(found, "end_time") or None,
+        kw=_kw(found), source=_text(found, "source"),
+    )  # fmt: skip
+
+
+def _text(found: Mapping[str, Any], name: str) -> str:
+    text = found.get(name)
+    return text[:WORDS_MAX] if isinstance(text, str) else ""
+
+
+def _kw(found: Mapping[str, Any]) -> float | None:
+    kw = found.get("nomination_kw")
+    return float(kw) if isinstance(kw, int | float) and not isinstance(kw, bool) else None
