@@ -204,7 +204,7 @@ async def _build(settings: Settings, clock: SteadyClock, parts: RunningParts, la
     replays = await parts.start(ReplayStore(settings.state_dir))
     files = {name: one.terms for name, one in programs.items()}
     terms = program_terms(settings.programs, files)
-    enrolled = await enrollments(settings, terms, journal=journal, audit=store, clock=clock, parts=parts)
+    enrolled = await enrollments(settings, terms, programs, journal=journal, audit=store, clock=clock, parts=parts)
     known = every_program(settings.programs, files)
     participation = await parts.start(ProgramParticipation(enrolled.book, fleet=fleet, programs=known))
     prior = dict(remembered.prior)

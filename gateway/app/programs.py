@@ -9,8 +9,10 @@ from gateway.config.settings import Settings
 from gateway.domain.errors import GatewayError
 from gateway.domain.programs.terms import ProgramTerms
 from gateway.ports.journal import AuditTrail, Journal
+from gateway.programs.loader import LoadedProgram
 from gateway.services.programs.enrollment import Enrollments
 from gateway.services.programs.fact_trail import FactTrail
+from gateway.services.programs.official_watch import OfficialHourWatch
 from gateway.services.settings import ENFORCE
 from gateway.storage.programs.facts import SqliteFacts
 from gateway.storage.programs.personal import NAME, SqlitePersonal
@@ -21,6 +23,7 @@ log = logging.getLogger(__name__)
 async def enrollments(
     settings: Settings,
     terms: Mapping[str, ProgramTerms],
+    programs: Mapping[str, LoadedProgram],
     *,
     journal: Journal,
     audit: AuditTrail,
@@ -36,8 +39,15 @@ async def enrollments(
         personal = await parts.start(SqlitePersonal(settings.state_dir, keys=settings.customers.keys))
         personal.open()
     trail = await parts.start(FactTrail(store, journal, audit))
-    found = await parts.start(Enrollments(store, personal, trail, clock=clock, terms=terms))
+    watch = OfficialHourWatch(
+        settings.state_dir,
+        programs={name: one.program for name, one in programs.items()},
+        concerned=lambda: {*settings.programs, *found.book.programs()},
+        clock=clock,
+    )
+    found = await parts.start(Enrollments(store, personal, trail, clock=clock, terms=terms, also_due=watch.due))
     store.load(found.book.add)
+    await parts.start(watch)
     try:
         if left := await found.erase_noted():
             log.warning("personal data that was to be erased is erased now", extra={"count": left})

@@ -8,8 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
+from gateway.cli.configuration import settings_of
 from gateway.cli.shared import DEFAULT_PROGRAMS, AsJson, fail, out, show, warn
-from gateway.domain.errors import InvalidInput
+from gateway.cli.stored_hours import StoredMonth, stored_hours
+from gateway.domain.errors import GatewayError, InvalidInput
 from gateway.domain.programs.pricing import PricedSite, price_table
 from gateway.programs.loader import LoadedProgram, load_program, load_programs
 from gateway.programs.priced import priced_plain
@@ -92,13 +94,19 @@ def programs_price(
     program: Annotated[str, typer.Option("--program", help="name of a program")],
     on: Annotated[str, typer.Option("--on", help="a local day, like 2026-07-07: the version in force")],
     hours: Annotated[
-        Path,
+        Path | None,
         typer.Option(
             "--hours",
             help="CSV of local hours: date, hour_end, event_type, price_usd_per_mwh (or caiso_lmp_usd_per_mwh), "
             "net_discharge_kw, site_load_kw",
         ),
-    ],
+    ] = None,
+    stored: Annotated[
+        bool,
+        typer.Option("--stored", help="instead of --hours: the official hours and prices of the month, as imported"),
+    ] = False,
+    config: Annotated[Path | None, typer.Option("--config", help="with --stored: configuration file")] = None,
+    area: Annotated[str | None, typer.Option("--area", help="with --stored: price area")] = None,
     nominal_kw: Annotated[str | None, typer.Option("--nominal-kw", help="nominal power of the battery")] = None,
     baseline_kw: Annotated[
         str | None, typer.Option("--baseline-kw", help="the baseline itself; comes before one of nominal power")
@@ -118,8 +126,9 @@ def programs_price(
     directory: Directory = DEFAULT_PROGRAMS,
     as_json: AsJson = False,
 ) -> None:
-    """Price a table of local hours by the rules of a program, with every figure on the way. Nothing is asked of a
-    daemon. An hour without net discharge counts as 0; one without a price makes a range, never a figure."""
+    """Price a table of local hours, or the stored official hours of a month, by the rules of a program, with every
+    figure on the way. Nothing is asked of a daemon. An hour without net discharge counts as 0; one without a price
+    makes a range, never a figure."""
     found = _loaded(directory).get(program)
     if found is None:
         fail([f"{program}: no such program in {directory}"], code=2)
@@ -136,13 +145,21 @@ def programs_price(
             rate_class=rate_class,
             enrolled=None if enrolled is None else _day(enrolled, "--enrolled"),
         )
-        table = read_hours(_text(hours), name=hours.name, zone=version.zone)
         more = None if discharge is None else read_hours(_text(discharge), name=discharge.name, zone=version.zone)
-        rows = hours_of(table, more, _kw(net_discharge_kw, "--net-discharge-kw"), version)
+        same_kw = _kw(net_discharge_kw, "--net-discharge-kw")
+        if hours is not None and not (stored or config or area):
+            table = read_hours(_text(hours), name=hours.name, zone=version.zone)
+            rows = hours_of(table, more, same_kw, version)
+        elif stored and hours is None and config is not None and area is not None:
+            rows = stored_hours(settings_of(config), version, StoredMonth(day=day, area=area), more, same_kw)
+        else:
+            raise InvalidInput(["give --hours, or --stored with --config and --area"])
         priced = price_table(version, rows, site)
     except InvalidInput as error:
         fail(error.problems, code=2)
-    if table.ignored:
+    except GatewayError as error:
+        fail([str(error)], code=1)
+    if hours is not None and table.ignored:
         warn([f"{hours.name}: columns that nobody reads: {', '.join(table.ignored)}"])
     told = priced_plain(priced) | {"on": day.isoformat(), "digest": found.digest}
     if as_json:

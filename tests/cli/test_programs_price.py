@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.test_cli import run
+from tests.cli.test_cli import config, run
 from tests.programs.test_shipped import HOURS
 
 PROGRAMS = Path(__file__).parents[2] / "config" / "programs"
@@ -133,3 +133,49 @@ def test_a_column_that_nobody_reads_is_warned_of(may: Path) -> None:
     )
     result = price(may, "--nominal-kw", "5")
     assert (result.exit_code, "columns that nobody reads: region" in result.output) == (0, True)
+
+
+def imported(tmp_path: Path, text: str = MAY) -> str:
+    """A configuration whose state directory has official hours and prices of May in one area."""
+    table = tmp_path / "official.csv"
+    table.write_text(text, encoding="utf-8")
+    file = config(tmp_path, programs_dir=str(PROGRAMS), state_dir=str(tmp_path / "state"))
+    of = ("--program", "dsgs-option3", "--config", file, "--area", "north", "--source", "a page")
+    assert run("calendar", "import", str(table), *of, "--announced-by", "administrator").exit_code == 0
+    assert run("prices", "import", str(table), *of).exit_code == 0
+    return file
+
+
+def test_stored_hours_of_a_month_are_priced_as_their_table_is(may: Path, tmp_path: Path) -> None:
+    stored = ("--stored", "--config", imported(tmp_path), "--area", "north", "--discharge", str(may))
+    result = run(
+        "programs", "price", "--program", "dsgs-option3", "--on", "2025-05-31", *stored, "--nominal-kw", "5",
+        "--dir", str(PROGRAMS), "--json",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    told, by_table = json.loads(result.stdout), priced(may, "--nominal-kw", "5")
+    assert told == by_table
+    assert told["total"] == "30.32"
+
+
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        (("--stored",), "give --hours, or --stored with --config and --area"),
+        (("--stored", "--config", "{config}", "--area", "north"), "net_discharge_kw: give a second file"),
+        (
+            ("--stored", "--config", "{config}", "--area", "south", "--net-discharge-kw", "5"),
+            "dsgs-option3, south: no official hour of 2025-05 is stored",
+        ),
+        (("--stored", "--config", "{config}", "--area", "north", "--hours", "{config}"), "give --hours, or --stored"),
+        ((), "give --hours, or --stored"),
+    ],
+)
+def test_what_stored_hours_lack_is_said(options: tuple[str, ...], fault: str, tmp_path: Path) -> None:
+    file = imported(tmp_path)
+    result = run(
+        "programs", "price", "--program", "dsgs-option3", "--on", "2025-05-31", "--dir", str(PROGRAMS), "--no-baseline",
+        *(one.format(config=file) for one in options),
+    )  # fmt: skip
+    assert result.exit_code == 2
+    assert fault in result.output

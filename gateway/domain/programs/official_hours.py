@@ -58,11 +58,21 @@ def calendar_diff(official: Iterable[OfficialHour], dispatched: Iterable[Span]) 
     )
 
 
+def decided_by_ms(program: GridProgram, month: Month) -> int:
+    """When a month's hours are known at the latest: local midnight before its 20th day, UTC ms."""
+    return midnight_ms(program.zone, date(*month, DECIDED_BY_DAY))
+
+
 def undecided_months(program: GridProgram, official: Iterable[OfficialHour], now_ms: int) -> list[Month]:
     """Months of the season under way that are past their 20th local day and have no official hour that counts.
 
     A program that names no types of hours has none of these, and neither has one without a season.
     """
+    return [month for month in open_months(program, official, now_ms) if decided_by_ms(program, month) <= now_ms]
+
+
+def open_months(program: GridProgram, official: Iterable[OfficialHour], now_ms: int) -> list[Month]:
+    """The months of the season under way, up to this one, that have no official hour that counts."""
     version = program.version_at(now_ms)
     today = local_hour(program.zone, now_ms)[0]
     if version is None or version.season is None or version.performance is None:
@@ -75,9 +85,7 @@ def undecided_months(program: GridProgram, official: Iterable[OfficialHour], now
     found: list[Month] = []
     month = (first.year, first.month)
     while month <= (today.year, today.month):
-        twentieth = date(*month, DECIDED_BY_DAY)
-        over = now_ms >= midnight_ms(program.zone, twentieth)
-        if over and month not in counted and _has_day(program, month):
+        if month not in counted and _has_day(program, month):
             found.append(month)
         month = local_month(program.zone, month_span(program.zone, month)[1])
     return found

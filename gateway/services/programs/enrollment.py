@@ -65,7 +65,7 @@ class TableReport:
 class Enrollments(Part):
     """The facts of all programs. `book`: what the fleet asks; `program_of`: our program for the peer's id of it;
     `personal` None: there is no personal data; `trail` tells the audit trail what was committed; `terms`: those of
-    every program that is known."""
+    every program that is known; `also_due`: what else is due until an instant (UTC ms)."""
 
     component = "programs"
 
@@ -78,6 +78,7 @@ class Enrollments(Part):
         clock: Clock,
         program_of: Mapping[str, str] = NO_PROGRAMS,
         terms: Mapping[str, ProgramTerms] = NO_TERMS,
+        also_due: Callable[[int], Sequence[Due]] = lambda _until_ms: (),
     ) -> None:
         self.book = EnrollmentBook()
         self.store = store
@@ -86,6 +87,7 @@ class Enrollments(Part):
         self._clock = clock
         self._program_of = program_of
         self._terms = terms
+        self._also_due = also_due
         self._exclusivity = {name: one.exclusive for name, one in terms.items()}
         self._one_at_a_time = asyncio.Lock()
 
@@ -149,7 +151,9 @@ class Enrollments(Part):
         named = {name: self._terms[name] for name in self.book.programs() if name in self._terms}
         own = await asyncio.to_thread(of_programs, named, now_ms, until_ms)
         found = await asyncio.to_thread(deadlines, facts, now_ms, until_ms, self._zone_of)
-        return sorted([*found, *own], key=lambda due: (due.at_ms, due.program, due.what, due.period))
+        return sorted(
+            [*found, *own, *self._also_due(until_ms)], key=lambda due: (due.at_ms, due.program, due.what, due.period)
+        )
 
     def _zone_of(self, program: str) -> str:
         return self._terms[program].zone if program in self._terms else UTC
