@@ -31,7 +31,7 @@ STEADY = {
     "gateway_event_delivered_watts": 90_000, "gateway_event_assumed_watts": 9_000, "gateway_unreachable_devices": 1,
     "gateway_envelope_reasons": 3, "gateway_unclear_devices": 0, "gateway_outbox_rows": 0,
     "gateway_enrollment_mismatch_devices": 0, "gateway_enrollment_unknown_devices": 0,
-    "gateway_leap_registration": 0, "gateway_leap_events": 0,
+    "gateway_leap_registration": 0, "gateway_leap_events": 0, "gateway_program_undecided_months": 0,
 }  # fmt: skip
 GROWING = {
     "gateway_service_restarts_total": 0, "gateway_journal_failures_total": 0, "gateway_interval_log_failures_total": 0,
@@ -58,6 +58,7 @@ FIRES: dict[str, tuple[str, dict[str, float]]] = {
     "GatewaySessionLost": ("10m", {"gateway_mqtt_session_lapses_total": 0.2}),
     "GatewayOutsideKnownRules": ("10m", {"gateway_program_rules_broken_total": 0.2}),
     "GatewayEnrollmentMismatch": ("1m", {"gateway_enrollment_mismatch_devices": 3}),
+    "GatewayMonthWithoutOfficialHour": ("1m", {"gateway_program_undecided_months": 1}),
     "GatewayEnrollmentUnknown": ("1m", {"gateway_enrollment_unknown_devices": 3}),
     "GatewayLeapSearchOld": ("1m", {"gateway_leap_search_age_seconds": 1801}),
     "GatewayLeapWebhookElsewhere": ("1m", {"gateway_leap_registration": 1}),
