@@ -1,6 +1,7 @@
 """Takes mends of the gateway back one by one and lets the histories look for each: `python -m tests.mutants`.
 
-Those of control are looked for by `tests.histories`, those of settlement by `tests.settlement_histories`.
+Those of control are looked for by `tests.histories`, those of settlement by `tests.settlement_histories`, those of the
+aggregator by `tests.leap_histories`.
 
 A mend is named in words and reverted in a copy of the tree by replacing exact texts; a text that is no longer there, or
 there twice, is an error. What the histories do not find is a promise that they do not judge. Exit status 1: a mutant
@@ -19,8 +20,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 COPIED = ("gateway", "simulators", "tests", "device_profiles", "pyproject.toml")
-HISTORIES = {"tests.histories": 3_000, "tests.settlement_histories": 600}
+HISTORIES = {"tests.histories": 3_000, "tests.settlement_histories": 600, "tests.leap_histories": 2_000}
 SETTLEMENT = "tests.settlement_histories"
+AGGREGATOR = "tests.leap_histories"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +43,7 @@ RESERVE = "gateway/domain/fleet/reserve.py"
 QUARANTINE = "gateway/domain/control/quarantine.py"
 MESSAGES = "gateway/links/mqtt/messages.py"
 DELIVERY = "gateway/services/uplink/delivery.py"
+SLOT_BOOK = "gateway/signals/leap/slot_book.py"
 
 MUTANTS = (
     Mutant(
@@ -275,6 +278,62 @@ MUTANTS = (
         mend="Most of the fleet at once is right about the time.",
         edits=(("gateway/domain/intervals/device_clock.py", "\nMOST = 5\n", "\nMOST = 5_000\n"),),
         by=SETTLEMENT,
+    ),
+    Mutant(
+        name="late-retry",
+        mend="A webhook does not undo what a search has shown.",
+        edits=((SLOT_BOOK, "if known.confirmed_ms is None:", "if True:"),),
+        by=AGGREGATOR,
+    ),
+    Mutant(
+        name="late-answer",
+        mend="A search that was asked before another does not undo what that has shown.",
+        edits=((SLOT_BOOK, "if asked_ms < max(newest_ms, known.confirmed_ms or 0):", "if asked_ms < 0:"),),
+        by=AGGREGATOR,
+    ),
+    Mutant(
+        name="events-twice",
+        mend="What the book of events has is not submitted again.",
+        edits=(
+            (
+                "gateway/signals/leap/submission.py",
+                "if replace(request, revision=known.request.revision) == known.request:",
+                "if request is known.request:",
+            ),
+        ),
+        by=AGGREGATOR,
+    ),
+    Mutant(
+        name="interface-test",
+        mend="A test of the interface never touches a real slot.",
+        edits=(
+            (
+                "gateway/signals/leap/slots.py",
+                "return (self.integration, self.level, self.event_id, self.owner)",
+                "return (False, self.level, self.event_id, self.owner)",
+            ),
+        ),
+        by=AGGREGATOR,
+    ),
+    Mutant(
+        name="stated-ahead",
+        mend="A statement of a later time does not hide what the aggregator says of now.",
+        edits=(
+            (
+                "gateway/services/programs/statements.py",
+                "begun = [fact for fact in group if fact.from_ms <= begin_ms]",
+                "begun = group",
+            ),
+        ),
+        by=AGGREGATOR,
+    ),
+    Mutant(
+        name="wish-outlived",
+        mend="A wish that the aggregator took back does not outlive that.",
+        edits=(
+            ("gateway/services/programs/leap_sync.py", "if known is None or not holds:", "if known is None or holds:"),
+        ),
+        by=AGGREGATOR,
     ),
 )  # fmt: skip
 

@@ -8,6 +8,7 @@ read by the code of the reader's process, in this one. Slots begin and end by ha
 import asyncio
 import contextlib
 import random
+from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -203,14 +204,15 @@ class Post:
 class Truth:
     """What is so beside what the aggregator has: batteries behind meters, and what rows of ours said last of homes."""
 
-    behind: dict[str, set[str]] = field(default_factory=dict)
+    behind: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     status: dict[str, str] = field(default_factory=dict)
     wish: dict[str, str] = field(default_factory=dict)
 
 
 class InStep:
     """Both sides. `posts`: webhooks that were sent off and have not come; `answers`: pages of searches, as they were
-    when they were asked, that have not come either."""
+    when they were asked, that have not come either; `searched_ms`: when the newest search ended well, if no slot has
+    become another one since then."""
 
     def __init__(self, directory: Path, aggregator: Aggregator, clock: ManualClock) -> None:
         self.aggregator = aggregator
@@ -218,6 +220,7 @@ class InStep:
         self.posts: list[Post] = []
         self.answers: list[tuple[str, int, bytes]] = []
         self.truth = Truth()
+        self.searched_ms: int | None = None
         self.process = Process(directory, aggregator.url, clock)
         self._directory = directory
 
@@ -268,11 +271,18 @@ class InStep:
 
     def put(self, number: int, **fields: Any) -> None:
         """The aggregator makes a slot, or another one of it."""
+        self.searched_ms = None
         if number < METER_SLOTS:
             self.book.put(Event(kind=Kind.METER, target=METERS[number % len(METERS)], slot=fields))
         else:
             members = MEMBERS[number - METER_SLOTS]
             self.book.put(Event(kind=Kind.GROUP, target=uid(f"g{number}"), members=members, slot=fields))
+
+    def cancel(self, number: int) -> None:
+        """The aggregator cancels a slot, if there is one."""
+        if (event := self.event(number)) is not None:
+            self.searched_ms = None
+            self.book.cancel(event)
 
     def push(self, numbers: Sequence[int], *, test: bool = False) -> None:
         """Send off webhooks that say what is so of these slots now, one of each level."""
@@ -298,6 +308,7 @@ class InStep:
 
     def ask(self) -> None:
         """A search is asked for, and answered with what is so now; the answer is on its way."""
+        self.clock.advance(s=0.001)
         now_ms = self.process.signal.inbox.stamp(self.clock.now().utc_ms)
         for kind in Kind:
             found = self.book.found(kind, now_ms - BEHIND_MS, now_ms + AHEAD_MS, by_start=True)
@@ -312,9 +323,13 @@ class InStep:
 
     async def search(self) -> bool:
         """A search from its question to what it changes; returns whether it ended well."""
+        self.clock.advance(s=0.001)
         now_ms = self.clock.now().utc_ms
         searched = self.process.catch_up.search(now_ms - BEHIND_MS, now_ms + AHEAD_MS, schedule=True)
-        return await self._asked(searched)
+        well = await self._asked(searched)
+        if well:
+            self.searched_ms = now_ms
+        return well
 
     # -- enrollment ------------------------------------------------------------------------------------------
 
@@ -323,7 +338,7 @@ class InStep:
         done = await self._asked(self.process.sync.sync())
         if done:
             for meter in self.aggregator.meter_book.meters.values():
-                self.truth.behind.setdefault(meter.meter_id, set()).add(meter.asset["partner_reference"])
+                self.truth.behind[meter.meter_id].add(meter.asset["partner_reference"])
         return done and await self.do(self.process.signal.caught_up())
 
     async def _asked(self, work: Any) -> bool:

@@ -21,7 +21,7 @@ from simulators.aggregator.dispatch_book import Kind
 from simulators.aggregator.meter_book import Meter
 from simulators.aggregator.periods import Period, Preference
 from tests.scenes.in_step import GROUP_SLOTS, HOMES, METER_SLOTS, METERS, MORE, PERIOD, InStep, in_step, span
-from tests.scenes.in_step_judge import judge
+from tests.scenes.in_step_judge import judge, judge_meanwhile
 from tests.signals.leap.bodies import uid
 
 Action = tuple[Any, ...]
@@ -42,6 +42,10 @@ OWN_PERIOD = {
     "delivery_period_start_date_time": "2026-11-01T07:00:00Z", "delivery_period_end_date_time": "2027-05-01T07:00:00Z",
 }  # fmt: skip
 
+PERIOD_ROW = {name: str(value) for name, value in PERIOD.items() if name != "enrollment_deadlines"}
+SINCE = [None, "2026-12-01T00:00:00Z", "2027-03-01T00:00:00Z"]
+"""From when a row of ours is so: from now on, for long, or one day."""
+
 SLOT = st.integers(0, SLOTS - 1)
 SOME_SLOTS = st.lists(SLOT, min_size=1, max_size=4)
 METER = st.integers(0, len(METERS) - 1)
@@ -53,7 +57,7 @@ DISPATCH = st.tuples(
     st.just("dispatch"), SLOT, st.integers(0, 8), st.integers(1, 2), st.sampled_from([None, 1.0, 2.5]),
     st.sampled_from([1, 4]), st.sampled_from(["CEC-DSGS", "CEC-DSGS", "CCA"]),
 )  # fmt: skip
-ACTIONS = st.one_of(
+DISPATCHING = st.one_of(
     DISPATCH,
     DISPATCH,
     st.tuples(st.just("cancel"), SLOT),
@@ -67,11 +71,9 @@ ACTIONS = st.one_of(
     st.tuples(st.just("search")),
     st.tuples(st.just("ask")),
     st.tuples(st.just("answer"), WAY),
-    st.tuples(st.just("outage"), st.sampled_from(["dispatch", "enrollment"])),
     st.tuples(st.just("reader")),
-    st.tuples(st.just("restart")),
-    st.tuples(st.just("kill"), st.integers(0, 9)),
-    st.tuples(st.just("kill"), st.integers(0, 9)),
+)
+ENROLLING = st.one_of(
     st.tuples(st.just("status"), METER, STATUS),
     st.tuples(st.just("archive"), METER, st.booleans()),
     st.tuples(st.just("idle"), METER, st.integers(-1, 1), st.integers(1, 3)),
@@ -81,10 +83,19 @@ ACTIONS = st.one_of(
     st.tuples(st.just("sync")),
     st.tuples(st.just("our status"), METER, STATUS),
     st.tuples(st.just("our wish"), METER, st.sampled_from(["IDLE", "PARTICIPATE", "DISENROLL"])),
-    st.tuples(st.just("our word of a meter"), METER, STATUS, st.sampled_from([None, "2026-12-01", "2027-03-01"])),
+    st.tuples(st.just("our word of a meter"), METER, STATUS, st.sampled_from(SINCE)),
     st.tuples(st.just("one more battery"), METER),
 )
+ENDING = st.one_of(
+    st.tuples(st.just("outage"), st.sampled_from(["dispatch", "enrollment"])),
+    st.tuples(st.just("restart")),
+    st.tuples(st.just("kill"), st.integers(0, 9)),
+    st.tuples(st.just("kill"), st.integers(0, 9)),
+)
 WAITS_S = st.sampled_from([0, 0, 0, 1, 5, 70, 1_000, 4_000, 40_000])
+STEPS = [st.one_of(DISPATCHING, ENDING), st.one_of(ENROLLING, ENDING), st.one_of(DISPATCHING, ENROLLING, ENDING)]
+HISTORIES = st.one_of(*(st.lists(st.tuples(step, WAITS_S), min_size=1, max_size=20) for step in STEPS))
+"""Of dispatch, of enrollment, and of both."""
 
 
 class History:
@@ -106,61 +117,78 @@ class History:
         """Do it."""
         both = self.both
         match action:
+            case ("dispatch" | "cancel" | "push" | "test", *_):
+                self._dispatch(action)
+            case ("deliver" | "cut" | "lose", *_):
+                if both.posts:
+                    await self._post(action)
+            case ("answer", way):
+                if both.answers:
+                    await both.answer(way % len(both.answers))
+            case ("ask",):
+                both.ask()
+            case ("search",):
+                await both.search()
+            case ("sync",):
+                await both.sync()
+            case ("restart",):
+                await both.restart()
+            case ("outage" | "reader" | "kill", *_):
+                self._trouble(action)
+            case ("our status" | "our wish" | "our word of a meter" | "one more battery", *_):
+                await self._state(action)
+            case _:
+                self._enroll(action)
+
+    def _dispatch(self, action: Action) -> None:
+        both = self.both
+        match action:
             case ("dispatch", number, begin, length, kw, priority, program):
                 kind = Kind.METER if number < METER_SLOTS else Kind.GROUP
                 start_ms, end_ms = span(begin, length)
                 both.put(number, **slot(kind, start_ms, end_ms, event_id=uid(f"e{number}"), energy_kw=kw,
                                         priority=priority, programs=[program]))  # fmt: skip
             case ("cancel", number):
-                if (event := both.event(number)) is not None:
-                    both.book.cancel(event)
+                both.cancel(number)
             case ("push", numbers):
                 both.push(numbers)
             case ("test", number):
                 both.push([number], test=True)
-            case ("deliver", way, again) if both.posts:
-                post = both.posts[way % len(both.posts)]
-                if not again:
-                    both.posts.remove(post)
-                await both.deliver(post)
-            case ("cut", way) if both.posts:
-                await both.deliver(both.posts[way % len(both.posts)], answered=False)
-            case ("lose", way) if both.posts:
-                both.posts.pop(way % len(both.posts))
-            case ("search",):
-                await both.search()
-            case ("ask",):
-                both.ask()
-            case ("answer", way) if both.answers:
-                await both.answer(way % len(both.answers))
+            case _:
+                raise AssertionError(action)
+
+    async def _post(self, action: Action) -> None:
+        both = self.both
+        what, way, *more = action
+        post = both.posts[way % len(both.posts)]
+        if what == "lose" or more == [False]:
+            both.posts.remove(post)
+        if what != "lose":
+            await both.deliver(post, answered=what == "deliver")
+
+    def _trouble(self, action: Action) -> None:
+        match action:
             case ("outage", what):
                 operation = Operation.METER_DISPATCH_SEARCH if what == "dispatch" else Operation.ENROLLMENT_SEARCH
-                both.aggregator.script(operation, Mishap(trouble=Trouble.ANSWER, status=503))
+                self.both.aggregator.script(operation, Mishap(trouble=Trouble.ANSWER, status=503))
             case ("reader",):
-                both.process.reader.dies = True
-            case ("restart",):
-                await both.restart()
+                self.both.process.reader.dies = True
             case ("kill", points):
-                both.process.fuse.left = points
-            case ("sync",):
-                await both.sync()
-            case (("deliver" | "cut" | "lose" | "answer"), *_):
-                pass
+                self.both.process.fuse.left = points
             case _:
-                await self._enroll(action)
+                raise AssertionError(action)
 
-    async def _enroll(self, action: Action) -> None:
-        both, book = self.both, self.both.aggregator.meter_book
-        now_ms = both.clock.now().utc_ms
+    def _enroll(self, action: Action) -> None:
+        """The aggregator says something else of a meter."""
+        book = self.both.aggregator.meter_book
+        now_ms = self.both.clock.now().utc_ms
         match action:
             case ("status", number, word):
-                program = PERIOD | {"enrollment_status": word}
-                book.plan(now_ms, Change(meter_id=METERS[number], program=program))
+                book.plan(now_ms, Change(meter_id=METERS[number], program=PERIOD | {"enrollment_status": word}))
             case ("archive", number, archived):
                 book.plan(now_ms, Change(meter_id=METERS[number], archived=archived))
             case ("idle", number, begin, days):
-                today = self._meter(number).today(now_ms)
-                first = today + timedelta(days=begin)
+                first = self._meter(number).today(now_ms) + timedelta(days=begin)
                 self._put(number, Period(preference=Preference.IDLE, first=first, end=first + timedelta(days=days)))
             case ("active", number, begin):
                 today = self._meter(number).today(now_ms)
@@ -170,36 +198,41 @@ class History:
                 for idle in periods.idle()[:1]:
                     if idle.end is not None:
                         periods.remove(idle.first, idle.end)
-            case ("our status", number, word):
-                await self._state({"device": HOMES[number]} | OWN_PERIOD | {"enrollment_status": word})
-                both.truth.status[HOMES[number]] = word
-            case ("our wish", number, word):
-                status = both.truth.status.setdefault(HOMES[number], "ACTIVE")
-                await self._state({"device": HOMES[number]} | OWN_PERIOD | {
-                    "enrollment_status": status, "participation_preference": word,
-                })  # fmt: skip
-                both.truth.wish[HOMES[number]] = word
-            case ("our word of a meter", number, word, since):
-                named = {name: str(value) for name, value in PERIOD.items() if name != "enrollment_deadlines"}
-                when = {} if since is None else {"since": f"{since}T00:00:00Z"}
-                await self._state({"meter_id": METERS[number]} | named | {"enrollment_status": word} | when)
-            case ("one more battery", number):
-                named = {name: str(value) for name, value in PERIOD.items() if name != "enrollment_deadlines"}
-                await self._state({"meter_id": METERS[number], "device": MORE[number]} | named | {
-                    "enrollment_status": self._meter(number).programs[0]["enrollment_status"],
-                })  # fmt: skip
-                both.truth.behind.setdefault(METERS[number], set()).add(MORE[number])
             case _:
                 raise AssertionError(action)
         book.advance()
 
+    async def _state(self, action: Action) -> None:
+        """A table of ours says something; whoever sent it and had no answer sends it again."""
+        what, number, *more = action
+        truth, name, of_meter = self.both.truth, HOMES[number], {"meter_id": METERS[number]} | PERIOD_ROW
+        row: dict[str, str]
+        match (what, *more):
+            case ("our status", word):
+                row = {"device": name} | OWN_PERIOD | {"enrollment_status": word}
+                truth.status[name] = word
+            case ("our wish", word):
+                status = truth.status.setdefault(name, "ACTIVE")
+                row = {"device": name} | OWN_PERIOD | {"enrollment_status": status, "participation_preference": word}
+                truth.wish[name] = word
+            case ("our word of a meter", word, since):
+                row = of_meter | {"enrollment_status": word} | ({} if since is None else {"since": since})
+            case ("one more battery",):
+                status = self._meter(number).programs[0]["enrollment_status"]
+                row = of_meter | {"device": MORE[number], "enrollment_status": status}
+                truth.behind[METERS[number]].add(MORE[number])
+            case _:
+                raise AssertionError(action)
+        if not await self.both.state(row):
+            assert await self.both.state(row)
+
     def _put(self, number: int, period: Period) -> None:
         self._meter(number).periods.put(period)
 
-    async def _state(self, row: dict[str, str]) -> None:
-        """Whoever sent a table and had no answer sends it again."""
-        if not await self.both.state(row):
-            assert await self.both.state(row)
+    def check(self) -> None:
+        """What holds at any time."""
+        said = judge_meanwhile(self.both)
+        assert not said, "\n".join(said)
 
     async def end(self) -> None:
         """What is still on its way comes, the aggregator is asked once more, and both are to say the same: now, when it
@@ -238,7 +271,9 @@ async def told(actions: Sequence[tuple[Action, int]]) -> None:
             await both.do(both.process.signal.caught_up())
             for action, wait_s in actions:
                 await history.do(action)
+                history.check()
                 await both.go(wait_s)
+                history.check()
             await history.end()
 
 
@@ -261,7 +296,7 @@ class Search:
         @seed(number)
         @settings(max_examples=count, derandomize=False, phases=phases, suppress_health_check=list(HealthCheck),
                   deadline=None, database=None, report_multiple_bugs=False)  # fmt: skip
-        @given(actions=st.lists(st.tuples(ACTIONS, WAITS_S), min_size=1, max_size=14))
+        @given(actions=HISTORIES)
         def histories(actions: list[tuple[Action, int]]) -> None:
             self.tried += 1
             play(actions)

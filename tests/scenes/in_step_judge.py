@@ -10,6 +10,7 @@ from gateway.domain.events.lifecycle import OVER, EventState
 from gateway.domain.events.request import EventKind, EventRequest, Target
 from gateway.domain.programs.facts import EnrollmentStatus, Preference, Subject, SubjectKind
 from gateway.domain.types import DeviceId
+from gateway.signals.leap.slot_book import HINT_WAIT_MS
 from simulators.aggregator.dispatch_book import Event, Kind
 from simulators.aggregator.times import time_ms
 from tests.scenes.in_step import HOMES, MORE, PROGRAMS, InStep
@@ -25,8 +26,16 @@ WISH = {"PARTICIPATE": Preference.PARTICIPATE, "IDLE": Preference.PAUSED, "DISEN
 
 
 def judge(both: InStep) -> list[str]:
-    """What is wrong."""
-    return [*_dispatch(both), *_enrollment(both)]
+    """What is wrong once all was told and asked."""
+    return [*_dispatch(both), *_nothing_waits(both), *_enrollment(both)]
+
+
+def judge_meanwhile(both: InStep) -> list[str]:
+    """What is wrong meanwhile: what a search has shown is undone by nothing that is older, until the next search may
+    be had."""
+    searched_ms = both.searched_ms
+    known = searched_ms is not None and both.clock.now().utc_ms - searched_ms < HINT_WAIT_MS
+    return list(_dispatch(both)) if known else []
 
 
 def _dispatch(both: InStep) -> Iterator[str]:
@@ -34,6 +43,9 @@ def _dispatch(both: InStep) -> Iterator[str]:
     wanted, found = Counter(_wanted(both, now_ms)), Counter(_found(both, now_ms))
     yield from (f"missing: {_told(piece)}" for piece in (wanted - found).elements())
     yield from (f"too much: {_told(piece)}" for piece in (found - wanted).elements())
+
+
+def _nothing_waits(both: InStep) -> Iterator[str]:
     signal = both.process.signal
     if signal.hints or signal.waiting:
         yield f"{signal.hints} hints, {signal.waiting} bodies wait"
@@ -53,14 +65,15 @@ def _wanted(both: InStep, now_ms: int) -> Iterator[Piece]:
 
 
 def _pieces(both: InStep, event: Event) -> Iterator[Piece]:
-    behind = both.truth.behind
     kw, program = event.slot["energy_kw"], PROGRAMS[event.slot["programs"][0]]
     rest = (event.slot["priority"], program)
+    meters = event.members if event.kind is Kind.GROUP else (event.target,)
+    # who is behind a meter is judged for itself
+    book, now_ms = both.process.enrollments.book, both.clock.now().utc_ms
+    batteries = frozenset(name for names in book.devices_of(meters, now_ms) for name in names)
     if event.kind is Kind.GROUP:
-        batteries = frozenset(name for meter in event.members for name in behind[meter])
         yield from _shared(batteries, event.start_ms, event.end_ms, None if kw is None else kw * 1000, *rest)
         return
-    batteries = frozenset(behind[event.target])
     for name in batteries:
         each_w = None if kw is None else round(kw * 1000 / len(batteries), 3)
         yield (frozenset([name]), event.start_ms, event.end_ms, each_w, *rest)
@@ -70,7 +83,8 @@ def _shared(
     batteries: frozenset[str], start_ms: int, end_ms: int, power_w: float | None, priority: int, program: str
 ) -> Iterator[Piece]:
     """The most that can be sustained is of each."""
-    for group in [frozenset([name]) for name in batteries] if power_w is None else [batteries]:
+    groups = [frozenset([name]) for name in batteries] if power_w is None else [batteries]
+    for group in filter(None, groups):
         yield (group, start_ms, end_ms, power_w, priority, program)
 
 

@@ -171,11 +171,15 @@ class Enrollments(Part):
 
     async def every(self, kinds: tuple[type[Fact], ...]) -> list[Fact]:
         """All facts of these kinds. Raises StorageError."""
-        found: list[Fact] = []
+        return [one.fact for one in await self.stored(kinds)]
+
+    async def stored(self, kinds: tuple[type[Fact], ...]) -> list[StoredFact]:
+        """The same, each with who noted it and when. Raises StorageError."""
+        found: list[StoredFact] = []
         after = 0
         while True:
-            page: list[StoredFact] = await self.store.facts(FactQuestion(kinds=kinds, after=after), PAGE)
-            found += [one.fact for one in page]
+            page = await self.store.facts(FactQuestion(kinds=kinds, after=after), PAGE)
+            found += page
             if len(page) < PAGE:
                 return found
             after = page[-1].id

@@ -17,9 +17,13 @@ import orjson
 from gateway.clock import Clock
 from gateway.domain.errors import GatewayError, InvalidInput, Retry, pause_ceiling_s, retry_of
 from gateway.domain.journal.changes import AuditDoor
+from gateway.domain.programs.facts import OwnerPreference, Preference, SubjectKind
 from gateway.observability.metrics import Sample, counter, gauge
 from gateway.observability.parts import Importance, Part
+from gateway.ports.programs import StoredFact
+from gateway.schemas.interval_rows import rfc3339
 from gateway.services.programs.enrollment import Enrollments
+from gateway.services.programs.peer_words import preference_of
 from gateway.services.programs.wishes import OwnerWishes
 from gateway.signals.leap_account.enrollments import (
     MEMBER,
@@ -179,7 +183,10 @@ class LeapSync(Part):
                 ours = {name: value for name, value in row.items() if name != "program_identifier"}
                 ours["program"] = self._program_of.get(theirs, theirs)
                 rows[row["meter_id"], theirs, row["delivery_period"]] = ours
+        report.rows = len(rows)
         await self._state(list(rows.values()), report)
+        stored = await self._enrollments.stored((OwnerPreference,))
+        await self._state(await asyncio.to_thread(_outlived, rows, found, stored, now_ms), report)
         if self._wishes is not None:
             told = await self._wishes.settle(found)
             report.conflicts += told.conflicts
@@ -188,7 +195,6 @@ class LeapSync(Part):
         return report
 
     async def _state(self, rows: list[Row], report: SyncReport) -> None:
-        report.rows = len(rows)
         if not rows:
             return
         text = await asyncio.to_thread(lambda: b"\n".join(map(orjson.dumps, rows)).decode())
@@ -197,7 +203,7 @@ class LeapSync(Part):
         except InvalidInput as error:
             report.conflicts += error.problems
             return
-        report.changed = told.changed
+        report.changed += told.changed
         for bad in told.bad:
             row = rows[bad.line - 1]
             words = "; ".join(f"{fault.column}: {fault.problem}" for fault in bad.faults)
@@ -221,3 +227,32 @@ class LeapSync(Part):
         if self.newest is not None and self.newest.conflicts:
             found.append(f"enrollments: {len(self.newest.conflicts)} conflicts with the aggregator")
         return found
+
+
+def _outlived(
+    rows: Mapping[tuple[str, str, str], Row], found: Mapping[str, MeterEnrollment], stored: Iterable[StoredFact],
+    now_ms: int,
+) -> list[Row]:  # fmt: skip
+    """Rows that say from now on what the aggregator says of now, where another word began later and would count: an
+    earlier one of the aggregator, which took a time out back or says that it began before, or one of ours, where the
+    owner sits out there."""
+    newest: dict[tuple[str, str], tuple[OwnerPreference, bool]] = {}
+    for one in stored:
+        wish = one.fact
+        if not isinstance(wish, OwnerPreference) or wish.subject.kind is not SubjectKind.LEAP_METER:
+            continue
+        if wish.from_ms <= now_ms and (wish.until_ms is None or now_ms < wish.until_ms):
+            before = newest.get((wish.subject.id, wish.program))
+            if before is None or (before[0].from_ms, before[0].revision) < (wish.from_ms, wish.revision):
+                newest[wish.subject.id, wish.program] = wish, one.door == AuditDoor.GATEWAY
+    again = []
+    for (meter, _, _), row in rows.items():
+        holds, known = found[meter].holds, newest.get((meter, row["program"]))
+        if known is None or not holds:
+            continue
+        wish, theirs = known
+        said = preference_of(holds["participation_preference"])
+        if said != (wish.preference, wish.peer_preference) and (theirs or said[0] is not Preference.PARTICIPATE):
+            rest = {name: value for name, value in row.items() if not name.startswith("participation_")}
+            again.append(rest | holds | {"participation_start_time": rfc3339(now_ms)})
+    return again

@@ -174,7 +174,10 @@ def _restated(wanted: Enrollment, row: EnrollmentRow, known: KnownFacts, now_ms:
     subject, period = wanted.subject, wanted.period
     group = known.group(Enrollment, subject.kind, subject.id, wanted.program, period.name)
     moved = [known.state(replace(fact, period=period)) for fact in group if fact.period != period]
-    newest = replace(group[-1], period=period) if group else None
+    # what is stated of a later time is no word about now
+    begin_ms = max(now_ms, period.from_ms)
+    begun = [fact for fact in group if fact.from_ms <= begin_ms]
+    newest = replace(begun[-1], period=period) if begun else None
     if row.since is not None:
         from_ms = utc_ms(row.since)
     elif newest is None:
@@ -182,7 +185,7 @@ def _restated(wanted: Enrollment, row: EnrollmentRow, known: KnownFacts, now_ms:
     elif replace(newest, from_ms=0, revision=0) == wanted or now_ms >= period.until_ms:
         from_ms = newest.from_ms
     else:
-        from_ms = max(now_ms, period.from_ms, newest.from_ms)
+        from_ms = begin_ms
     return _some([*moved, known.state(replace(wanted, from_ms=from_ms))])
 
 

@@ -23,7 +23,7 @@ from gateway.domain.programs.wishes import (
     still_fits,
     wanted_days,
 )
-from gateway.ports.programs import FactQuestion, StoredFact
+from gateway.ports.programs import StoredFact
 from gateway.services.programs.enrollment import Enrollments
 from gateway.services.programs.outbox import PROPOSED_MAX, ChangeOutbox, Proposal
 from gateway.services.programs.peer_words import preference_of
@@ -32,7 +32,6 @@ from gateway.signals.leap_account.enrollments import MeterEnrollment
 BY = "gateway:wishes"
 """Who proposes: no person, so that any named one may give leave."""
 KINDS = (WriteKind.IDLE, WriteKind.PARTICIPATE, WriteKind.DISENROLL)
-PAGE = 5_000
 SLICE = 500
 INELIGIBLE = "INELIGIBLE"
 
@@ -74,7 +73,7 @@ class OwnerWishes:
         """Propose what is wanted of these meters and is not so there. Raises StorageError; where the aggregator cannot
         be asked that is told as a conflict, and the next read tries again."""
         now_ms = self._clock.now().utc_ms
-        stored = await self._stored()
+        stored = await self._enrollments.stored((OwnerPreference,))
         opt_outs = self._opt_outs()
         stated = await asyncio.to_thread(_stated, stored, opt_outs)
         report = WishReport()
@@ -168,16 +167,6 @@ class OwnerWishes:
             meter=one.meter, reference=one.reference or one.meter, programs=frozenset(programs),
             zone=zones.pop() if len(zones) == 1 else None, batteries=batteries, periods=periods,
         )  # fmt: skip
-
-    async def _stored(self) -> list[StoredFact]:
-        found: list[StoredFact] = []
-        after = 0
-        while True:
-            page = await self._enrollments.store.facts(FactQuestion(kinds=(OwnerPreference,), after=after), PAGE)
-            found += page
-            if len(page) < PAGE:
-                return found
-            after = page[-1].id
 
 
 def _stated(stored: Iterable[StoredFact], opt_outs: Iterable[Exclusion]) -> _Stated:

@@ -48,14 +48,15 @@ class PreferencePeriod:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeterEnrollment:
     """A meter as the aggregator has it: a row for each delivery period, what is to be done, whether its owner takes
-    part now (`wish`, "" = nothing is said), and all times in which they do or do not. `problems`: what could not be
-    read."""
+    part now (`wish`, "" = nothing is said), and all times in which they do or do not. `holds`: the wish that holds now,
+    in the columns of a row; one that is to come may stand in the rows. `problems`: what could not be read."""
 
     meter: str
     reference: str
     rows: tuple[Row, ...]
     actions: tuple[RequiredAction, ...]
     wish: str
+    holds: Row
     periods: tuple[PreferencePeriod, ...] = ()
     problems: tuple[str, ...] = ()
 
@@ -67,7 +68,9 @@ def meter_enrollment(found: Mapping[str, Any], now: datetime) -> MeterEnrollment
         return None
     reference = _text(found.get("partner_reference"))
     preferences = _list(found.get("participation_preferences"))
-    wish = _wish(preferences, now)
+    wishes = _wishes(preferences, now)
+    holds = _wish([entry for entry in wishes if entry[1]])
+    wish = _wish(wishes)
     problems: list[str] = []
     actions = tuple(_actions(meter, reference, found.get("required_actions")))
     rows: list[Row] = []
@@ -80,7 +83,8 @@ def meter_enrollment(found: Mapping[str, Any], now: datetime) -> MeterEnrollment
         rows.append(row | wish)
     return MeterEnrollment(
         meter=meter, reference=reference, rows=tuple(rows), actions=actions,
-        wish=wish.get("participation_preference", ""), periods=tuple(_periods(preferences)), problems=tuple(problems),
+        wish=wish.get("participation_preference", ""), holds=holds, periods=tuple(_periods(preferences)),
+        problems=tuple(problems),
     )  # fmt: skip
 
 
@@ -104,10 +108,13 @@ def _row(meter: str, reference: str, period: Mapping[str, Any], *, archived: boo
     return {name: value for name, value in row.items() if value}
 
 
-def _wish(preferences: Sequence[Mapping[str, Any]], now: datetime) -> Row:
-    """Whether the owner takes part: a time in which they do not counts before one in which they do, one that holds now
-    before one that is to come."""
-    holding: list[tuple[bool, bool, str, Row]] = []
+_Wish = tuple[bool, bool, str, Row]
+"""Whether its owner sits out, whether it has begun, since when (text), and its columns."""
+
+
+def _wishes(preferences: Sequence[Mapping[str, Any]], now: datetime) -> list[_Wish]:
+    """Those that are not over."""
+    found: list[_Wish] = []
     for one in preferences:
         word, start, end = (_text(one.get(name)) for name in ("participation_preference", "start_time", "end_time"))
         begins, ends = _moment(start), _moment(end)
@@ -116,14 +123,20 @@ def _wish(preferences: Sequence[Mapping[str, Any]], now: datetime) -> Row:
         row = {"participation_preference": word, "participation_start_time": start}
         if ends is not None:
             row["participation_end_time"] = end
-        holding.append((word != PARTICIPATE, begins <= now, start, row))
-    out = [entry for entry in holding if entry[0]]
+        found.append((word != PARTICIPATE, begins <= now, start, row))
+    return found
+
+
+def _wish(wishes: Sequence[_Wish]) -> Row:
+    """Whether the owner takes part: a time in which they do not counts before one in which they do, one that holds now
+    before one that is to come."""
+    out = [entry for entry in wishes if entry[0]]
     now_out = [entry for entry in out if entry[1]]
     if now_out:
         return max(now_out, key=lambda entry: entry[2])[3]
     if out:
         return min(out, key=lambda entry: entry[2])[3]
-    return max((entry for entry in holding if entry[1]), key=lambda entry: entry[2], default=(False, False, "", {}))[3]
+    return max((entry for entry in wishes if entry[1]), key=lambda entry: entry[2], default=(False, False, "", {}))[3]
 
 
 def _periods(preferences: Sequence[Mapping[str, Any]]) -> Iterable[PreferencePeriod]:
