@@ -10,7 +10,7 @@ import contextlib
 import random
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -278,15 +278,18 @@ class InStep:
             members = MEMBERS[number - METER_SLOTS]
             self.book.put(Event(kind=Kind.GROUP, target=uid(f"g{number}"), members=members, slot=fields))
 
-    def cancel(self, number: int) -> None:
-        """The aggregator cancels a slot, if there is one."""
+    def change(self, number: int, **fields: Any) -> None:
+        """The aggregator says something else of a slot, if there is one."""
         if (event := self.event(number)) is not None:
             self.searched_ms = None
-            self.book.cancel(event)
+            self.book.change(event, **fields)
 
     def push(self, numbers: Sequence[int], *, test: bool = False) -> None:
-        """Send off webhooks that say what is so of these slots now, one of each level."""
+        """Send off webhooks that say what is so of these slots now, one of each level. `test`: tests of the interface,
+        which say something else."""
         found = [event for number in numbers if (event := self.event(number)) is not None]
+        if test:
+            found = [replace(event, slot=event.slot | {"energy_kw": 9.0}) for event in found]
         for kind in Kind:
             mine = [event for event in found if event.kind is kind]
             if mine:

@@ -252,7 +252,9 @@ def _outlived(
             continue
         wish, theirs = known
         said = preference_of(holds["participation_preference"])
-        if said != (wish.preference, wish.peer_preference) and (theirs or said[0] is not Preference.PARTICIPATE):
+        # who sits out by our own word goes on doing so
+        counts = theirs or wish.preference is Preference.PARTICIPATE
+        if counts and said != (wish.preference, wish.peer_preference):
             rest = {name: value for name, value in row.items() if not name.startswith("participation_")}
             again.append(rest | holds | {"participation_start_time": rfc3339(now_ms)})
     return again

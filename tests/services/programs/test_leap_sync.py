@@ -5,7 +5,7 @@ import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,24 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from gateway.domain.errors import GatewayError
-from gateway.domain.programs.facts import Enrollment, EnrollmentStatus, MeterDevice
+from gateway.domain.journal.changes import AuditDoor
+from gateway.domain.programs.facts import (
+    Enrollment,
+    EnrollmentStatus,
+    MeterDevice,
+    Preference,
+    Subject,
+    SubjectKind,
+)
 from gateway.services.programs.enrollment import Enrollments
 from gateway.services.programs.leap_sync import LeapSync
 from gateway.signals.leap_account.enrollments import meter_enrollment
 from gateway.transports.leap.account import LeapAccount
 from gateway.transports.leap.client import LeapClient
 from simulators.aggregator import Access, Aggregator, Environment, Mishap, Operation, Trouble
-from tests.services.programs.stores import opened
+from simulators.aggregator.periods import Period, Periods
+from simulators.aggregator.periods import Preference as Wish
+from tests.services.programs.stores import JUNE_1, opened
 
 KEY, FOREIGN = "key-of-the-account", "key-of-production"
 ASSET = {
@@ -107,6 +117,67 @@ async def test_archived_meter_is_ineligible_and_one_that_is_not_shown_stays_as_i
         newest = {one.subject.id: one for one in await r.facts(Enrollment)}
         assert newest[kept].status is EnrollmentStatus.ACTIVE
         assert (newest[archived].status, newest[archived].reasons) == (EnrollmentStatus.INELIGIBLE, ("archived",))
+
+
+async def test_statement_of_ours_with_a_later_since_stays_and_what_the_aggregator_says_counts_until_then(
+    tmp_path: Path,
+) -> None:
+    async with rig(tmp_path) as r:
+        meter = r.meter(0)
+        row = {name: str(value) for name, value in PERIOD.items() if name != "enrollment_deadlines"}
+        row |= {"meter_id": meter, "enrollment_status": "INELIGIBLE", "since": "2026-09-15T00:00:00Z"}
+        text = ",".join(row) + "\n" + ",".join(row.values()) + "\n"
+        await r.enrollments.import_enrollments(text, form="csv", by="x", door=AuditDoor.REST)
+        assert (await r.sync.sync()).changed == 1
+        assert (await r.sync.sync()).changed == 0
+        statuses = {one.from_ms: one.status for one in await r.facts(Enrollment)}
+        assert [statuses[at] for at in sorted(statuses)] == [EnrollmentStatus.ACTIVE, EnrollmentStatus.INELIGIBLE]
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "preference"),
+    [
+        ("PARTICIPATE 2026-05-10", "IDLE 2026-05-01", Preference.PAUSED),
+        ("IDLE 2026-05-10", "PARTICIPATE 2026-05-01", Preference.PARTICIPATE),
+    ],
+)
+async def test_wish_that_begins_before_an_earlier_word_of_the_aggregator_counts_from_when_it_was_read(
+    tmp_path: Path, first: str, then: str, preference: Preference
+) -> None:
+    async with rig(tmp_path) as r:
+        meter = r.meter(0)
+        told = r.aggregator.meter_book.meters[meter]
+        for words, changed in ((first, 1), (then, 2), (then, 0)):
+            word, day = words.split()
+            told.periods = Periods(date.fromisoformat(day))
+            told.periods.put(Period(preference=Wish(word), first=date.fromisoformat(day)))
+            assert (await r.sync.sync()).changed == changed
+        book = r.enrollments.book
+        number = book.number_of(Subject(kind=SubjectKind.LEAP_METER, id=meter))
+        assert Preference(int(book.membership("dsgs-option3", JUNE_1).preference[number])) is preference
+
+
+async def test_meter_that_sits_out_here_by_our_own_word_goes_on_doing_so_whatever_the_aggregator_says(
+    tmp_path: Path,
+) -> None:
+    async with rig(tmp_path) as r:
+        meter = r.meter(0)
+        row = {name: str(value) for name, value in PERIOD.items() if name != "enrollment_deadlines"}
+        row |= {
+            "meter_id": meter,
+            "participation_preference": "IDLE",
+            "participation_start_time": "2026-05-20T00:00:00Z",
+        }
+        text = ",".join(row) + "\n" + ",".join(row.values()) + "\n"
+        await r.enrollments.import_enrollments(text, form="csv", by="x", door=AuditDoor.REST)
+        for word in (Wish.PARTICIPATE, Wish.DISENROLL, Wish.PARTICIPATE):
+            told = r.aggregator.meter_book.meters[meter]
+            told.periods = Periods(date(2026, 5, 1))
+            told.periods.put(Period(preference=word, first=date(2026, 5, 1)))
+            await r.sync.sync()
+            number = r.enrollments.book.number_of(Subject(kind=SubjectKind.LEAP_METER, id=meter))
+            wish = r.enrollments.book.membership("dsgs-option3", JUNE_1).preference[number]
+            assert Preference(int(wish)) is Preference.PAUSED
 
 
 async def test_what_we_are_to_do_is_listed(tmp_path: Path) -> None:
