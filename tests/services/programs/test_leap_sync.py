@@ -50,6 +50,10 @@ PERIOD = {
     "enrollment_deadlines": [],
 }  # fmt: skip
 
+OURS = {name: str(value) for name, value in PERIOD.items() if name.startswith("delivery") or name.endswith("status")}
+OURS |= {"program": "dsgs-option3"}
+"""A row of our own about a meter of that period."""
+
 
 @dataclass
 class Rig:
@@ -124,8 +128,7 @@ async def test_statement_of_ours_with_a_later_since_stays_and_what_the_aggregato
 ) -> None:
     async with rig(tmp_path) as r:
         meter = r.meter(0)
-        row = {name: str(value) for name, value in PERIOD.items() if name != "enrollment_deadlines"}
-        row |= {"meter_id": meter, "enrollment_status": "INELIGIBLE", "since": "2026-09-15T00:00:00Z"}
+        row = OURS | {"meter_id": meter, "enrollment_status": "INELIGIBLE", "since": "2026-09-15T00:00:00Z"}
         text = ",".join(row) + "\n" + ",".join(row.values()) + "\n"
         await r.enrollments.import_enrollments(text, form="csv", by="x", door=AuditDoor.REST)
         assert (await r.sync.sync()).changed == 1
@@ -162,8 +165,7 @@ async def test_meter_that_sits_out_here_by_our_own_word_goes_on_doing_so_whateve
 ) -> None:
     async with rig(tmp_path) as r:
         meter = r.meter(0)
-        row = {name: str(value) for name, value in PERIOD.items() if name != "enrollment_deadlines"}
-        row |= {
+        row = OURS | {
             "meter_id": meter,
             "participation_preference": "IDLE",
             "participation_start_time": "2026-05-20T00:00:00Z",
