@@ -1,13 +1,18 @@
 """What is shipped for service managers and for Prometheus fits what the gateway does and tells."""
 
 import configparser
+import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 import yaml
 
 from gateway.app.daemon import EXIT_BROKEN
 from gateway.app.last_runs import LAST_CHANCE_S
+from gateway.app.service_manager import BEATS
 from gateway.config.loader import load_settings
 from gateway.domain.runs import ENDS_MAX, WITHIN_MS
 from gateway.services.control.loop import RELEASE_SLACK_S
@@ -15,10 +20,11 @@ from gateway.services.control.loop import RELEASE_SLACK_S
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
 START_S = 30.0
+EXPOSURE_MAX = 2.0
 
 
 def unit() -> configparser.ConfigParser:
-    parser = configparser.ConfigParser(interpolation=None)
+    parser = configparser.ConfigParser(interpolation=None, strict=False)
     parser.optionxform = str  # type: ignore[assignment, method-assign]
     parser.read(DEPLOY / "gateway.service", encoding="utf-8")
     return parser
@@ -37,6 +43,29 @@ def test_unit_restarts_a_broken_gateway_until_it_is_release_only_and_never_gives
 def test_unit_leaves_a_stop_the_time_that_releases_take() -> None:
     control = load_settings(ROOT / "config" / "gateway.example.yaml").control
     assert float(unit()["Service"]["TimeoutStopSec"]) > control.release_spread_s + RELEASE_SLACK_S + 60
+
+
+def test_unit_is_ready_when_the_gateway_says_so_and_is_ended_when_control_stands_still() -> None:
+    service = unit()["Service"]
+    assert (service["Type"], service["NotifyAccess"]) == ("notify", "main")
+    tick_s = load_settings(ROOT / "config" / "gateway.example.yaml").control.tick_s
+    assert float(service["WatchdogSec"]) >= 10 * tick_s * BEATS
+    assert service["ExecStartPre"].split()[1:] == ["validate", "--config", "/etc/gateway/gateway.yaml"]
+    assert service["DynamicUser"] == "yes"
+    assert service["StateDirectory"] == "gateway"
+
+
+def test_unit_is_not_exposed_by_systemds_own_measure() -> None:
+    tool = shutil.which("systemd-analyze")
+    if tool is None:
+        pytest.skip("no systemd-analyze here")
+    done = subprocess.run(
+        [tool, "security", "--offline=true", "--no-pager", str(DEPLOY / "gateway.service")],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    found = re.search(r"Overall exposure level for gateway.service: ([0-9.]+)", done.stdout)
+    assert found is not None, done.stdout + done.stderr
+    assert float(found[1]) <= EXPOSURE_MAX
 
 
 def granted() -> tuple[set[tuple[str, str]], set[tuple[str, str]]]:

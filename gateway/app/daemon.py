@@ -37,6 +37,7 @@ from gateway.app.parts import RunningParts
 from gateway.app.programs import enrollments
 from gateway.app.readiness import ReadinessWatch
 from gateway.app.recording import raw_messages, recording, recovered
+from gateway.app.service_manager import ServiceManager
 from gateway.app.telemetry import Upstream
 from gateway.app.web import doorway, front_door, serve
 from gateway.app.webhooks import webhooks
@@ -99,12 +100,16 @@ async def _run(settings: Settings, *, release_on_stop: bool) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with gateway(settings, clock=SteadyClock(SystemClock())) as running:
+    clock = SteadyClock(SystemClock())
+    manager = ServiceManager(os.environ, pid=os.getpid(), clock=clock)
+    async with gateway(settings, clock=clock) as running:
         # What the start has made lives as long as the process; collections that go through it would stop the loop.
         gc.collect()
         gc.freeze()
         log.info("gateway is running", extra={"version": __version__, "devices": len(running.fleet.slot_of)})
-        why = await _over(running, stop, release=release_on_stop)
+        running.control.on_tick = manager.beat
+        manager.ready()
+        why = await _over(running, stop, manager, release=release_on_stop)
         if why:
             # No ordinary stop, which could take long and rests on what is broken: leases run on.
             try:
@@ -113,12 +118,13 @@ async def _run(settings: Settings, *, release_on_stop: bool) -> None:
                 os._exit(EXIT_BROKEN)
 
 
-async def _over(running: "Gateway", stop: asyncio.Event, *, release: bool) -> str:
+async def _over(running: "Gateway", stop: asyncio.Event, manager: ServiceManager, *, release: bool) -> str:
     """Wait for a stop as asked for, and wind down: ""; or until an essential part is broken: why."""
 
     async def stopped() -> str:
         await stop.wait()
         log.info("gateway is stopping", extra={"release": release})
+        manager.stopping()
         await running.wind_down(release=release)
         return ""
 

@@ -7,7 +7,7 @@ writes. Nothing else writes to a device.
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -66,6 +66,10 @@ TICK_SECONDS = histogram("gateway_tick_seconds", "Duration of a control tick.", 
 TICK_LATENESS = histogram("gateway_tick_lateness_seconds", "Lateness of a control tick.", TICK_BUCKETS_S)
 
 
+def _nobody_listens() -> None:
+    """The tick is over, and nobody wants to know."""
+
+
 @dataclass(slots=True)
 class ControlStats:
     """Counts of the loop."""
@@ -89,7 +93,7 @@ class NewestTick:
 class ControlLoop(Part):
     """The one writer of setpoints. `fleet_clock`: what the fleet says of our time (None: it tells none);
     `publishing`: a reader asks the delivery records for what has changed; `release_only`: ticks only hand devices
-    back."""
+    back. `on_tick` is called after each tick that came to its end."""
 
     service = "control"
     component = "control"
@@ -162,6 +166,7 @@ class ControlLoop(Part):
         self._releasing_all = self._releasing_untimed = False
         self.newest = NewestTick()
         self.last_tick_ms: int | None = None
+        self.on_tick: Callable[[], None] = _nobody_listens
         self.stats = ControlStats()
         self.writes, self.command_ids = self._writer.stats, self._writer.ids
         self.authority_stats, self.restarted = self._authority.stats, self._authority.restarted
@@ -207,6 +212,7 @@ class ControlLoop(Part):
             began = self._clock.cpu_ns()
             await self.tick()
             self.tick_seconds.observe((self._clock.cpu_ns() - began) / 1e9)
+            self.on_tick()
             now_ms = self._clock.mono_ms()
             due_ms = max(due_ms + tick_ms, now_ms)
             await asyncio.sleep((due_ms - now_ms) / 1000)
