@@ -29,6 +29,7 @@ from gateway.api.routes.outbox import OutboxRoutes
 from gateway.api.routes.programs import ProgramRoutes
 from gateway.api.routes.rates import RateRoutes
 from gateway.api.routes.raw import RawRoutes
+from gateway.api.routes.sign_ups import SignUpRoutes
 from gateway.api.routes.telemetry import Telemetry, TelemetryRoutes
 from gateway.api.routes.webhooks import WebhookRoutes
 from gateway.api.views.dispatch import DispatchView
@@ -47,6 +48,7 @@ from gateway.services.programs.eligibility import Eligibility
 from gateway.services.programs.enrollment import Enrollments
 from gateway.services.programs.nominations import Nominations
 from gateway.services.programs.outbox import ChangeOutbox
+from gateway.services.programs.sign_ups import SignUps
 from gateway.services.telemetry.history import History
 from gateway.services.telemetry.raw import RawMessages
 from gateway.signals.webhook.door import WebhookDoor
@@ -91,6 +93,7 @@ class Parts:
     leap_dispatch: LeapDispatch = field(default_factory=LeapDispatch)
     leap_enrollments: LeapEnrollments = field(default_factory=LeapEnrollments)
     nominations: Nominations | None = None
+    sign_ups: SignUps
     clock: Clock
     inventory: DeviceRegistry
     raw: RawMessages
@@ -123,12 +126,13 @@ def make_app(parts: Parts) -> web.Application:
         TelemetryRoutes(parts.telemetry, parts.history),
         LeapRoutes(parts.leap),
         LeapDispatchRoutes(parts.leap_dispatch, parts.clock),
-        LeapEnrollmentRoutes(parts.leap_enrollments),
+        LeapEnrollmentRoutes(parts.leap_enrollments, parts.sign_ups),
         LeapSignalRoutes(None if parts.leap_dispatch.signal is None else parts.leap_dispatch.signal.door),
         FleetRoutes(parts.devices, parts.inventory, parts.past),
         RawRoutes(parts.raw),
         ProgramRoutes(parts.programs, parts.clock),
-        EnrollmentRoutes(parts.enrollments, parts.participation, parts.eligibility, parts.clock),
+        EnrollmentRoutes(parts.enrollments, parts.participation, parts.eligibility, parts.sign_ups, parts.clock),
+        SignUpRoutes(parts.sign_ups, parts.enrollments),
         RateRoutes(parts.rates),
         WebhookRoutes(parts.webhooks),
         OutboxRoutes(parts.outbox, parts.leap_dispatch.webhooks),

@@ -23,6 +23,7 @@ from gateway.api.routes.outbox import OutboxRoutes
 from gateway.api.routes.programs import ProgramRoutes
 from gateway.api.routes.rates import RateRoutes
 from gateway.api.routes.raw import RawRoutes
+from gateway.api.routes.sign_ups import SignUpRoutes
 from gateway.api.routes.telemetry import TelemetryRoutes
 from gateway.api.routes.webhooks import WebhookRoutes
 
@@ -43,6 +44,7 @@ ROUTES: tuple[RestRoute, ...] = (
     *WebhookRoutes.ROUTES,
     *OutboxRoutes.ROUTES,
     *NominationRoutes.ROUTES,
+    *SignUpRoutes.ROUTES,
     *HealthRoutes.ROUTES,
 )
 

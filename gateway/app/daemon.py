@@ -302,6 +302,7 @@ async def _build(settings: Settings, clock: SteadyClock, parts: RunningParts, la
         ).dispatch,
         leap_enrollments=leap.enrollments,
         nominations=leap.nominations,
+        sign_ups=leap.sign_ups,
         inventory=inventory,
         raw=raw,
         programs=ProgramView(

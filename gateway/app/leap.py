@@ -26,6 +26,7 @@ from gateway.services.programs.leap_sync import LeapSync
 from gateway.services.programs.nominations import Nominations
 from gateway.services.programs.outbox import ChangeOutbox
 from gateway.services.programs.participation import ProgramParticipation
+from gateway.services.programs.sign_ups import SignUps
 from gateway.services.programs.wishes import OwnerWishes
 from gateway.signals.leap.catch_up import LeapCatchUp
 from gateway.signals.leap.registration import LeapRegistration
@@ -33,6 +34,7 @@ from gateway.signals.leap.requests import SOURCE, Batteries
 from gateway.signals.leap.signal import FOLDER, LeapSignal
 from gateway.signals.leap.submission import Submission
 from gateway.signals.leap.webhook_rows import WebhookRows
+from gateway.storage.programs.sign_ups import SqliteSignUps
 from gateway.transports.leap.client import LeapClient
 
 PEER = "leap"
@@ -77,6 +79,7 @@ class AggregatorParts:
     outbox: ChangeOutbox
     enrollments: LeapEnrollments
     nominations: Nominations | None
+    sign_ups: SignUps
 
 
 async def aggregator(
@@ -100,6 +103,9 @@ async def aggregator(
         nominations=await _nominations(
             settings, changes, enrolled=enrolled, fleet=fleet, programs=programs, terms=terms, clock=clock, parts=parts
         ),
+        sign_ups=await parts.start(
+            SignUps(await parts.start(SqliteSignUps(settings.state_dir)), settings.leap.connect, clock=clock)
+        ),
     )  # fmt: skip
 
 
@@ -109,9 +115,9 @@ async def _enrollments(
     opt_outs: Callable[[], Sequence[Exclusion]], clock: Clock, parts: RunningParts,
 ) -> LeapEnrollments:  # fmt: skip
     """Start what keeps enrollments in step, where there is an account, and what proposes owners' wishes there."""
-    account = settings.leap.account
+    account, door = settings.leap.account, None if leap.signal is None else leap.signal.door
     if account is None:
-        return LeapEnrollments()
+        return LeapEnrollments(door=door)
     # nobody lives in UTC: it is what a program without a zone has
     zones = {name: one.zone for name, one in terms.items() if one.zone != UTC}
     wishes = OwnerWishes(
@@ -123,7 +129,7 @@ async def _enrollments(
         every_s=settings.leap.enrollments_every_s, mismatched=lambda: participation.mismatched, rng=random.Random(),
         wishes=wishes,
     )  # fmt: skip
-    return LeapEnrollments(sync=await parts.start(sync), door=None if leap.signal is None else leap.signal.door)
+    return LeapEnrollments(sync=await parts.start(sync), door=door)
 
 
 async def _nominations(

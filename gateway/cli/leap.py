@@ -12,9 +12,11 @@ from gateway.schemas import operations as ops
 
 leap = typer.Typer(no_args_is_help=True, help="The aggregator: what it has confirmed, uploads, dispatch, webhooks.")
 nominations = typer.Typer(no_args_is_help=True, help="Nominations at the aggregator: followed, and suggested.")
+connect = typer.Typer(no_args_is_help=True, help="Sign-ups of customers on the aggregator's page.")
 webhook = typer.Typer(no_args_is_help=True, help="Where the aggregator posts dispatch.")
 leap.add_typer(webhook, name="webhook")
 leap.add_typer(nominations, name="nominations")
+leap.add_typer(connect, name="connect")
 
 
 @leap.callback()
@@ -104,6 +106,44 @@ def nominations_suggest(
     approve`."""
     body = json.dumps({"program": program, "kw": kw, "start_date": start, "end_date": end}).encode()
     out.print_json(data=ask(url, ops.SUGGEST_NOMINATION, f"by={user()}", body=body))
+
+
+@connect.command("list")
+def connect_list(
+    after: Annotated[str, typer.Option(help="the `next` of the page before")] = "",
+    limit: Limit = 100,
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """List sign-ups of which something was heard: how far each is, and what somebody has to do."""
+    found = ask(url, ops.LIST_SIGN_UPS, urlencode({"after": after, "limit": limit}))
+    if as_json:
+        out.print_json(data=found)
+        return
+    show([_sign_up(one) for one in found["sign_ups"]], of="sign-ups")
+
+
+@connect.command("show")
+def connect_show(
+    ref: Annotated[str, typer.Argument(help="the customer's reference")],
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Show a customer's link to the aggregator's sign-up page, and how far that is."""
+    found = ask(url, ops.SHOW_SIGN_UP, id=ref)
+    if as_json:
+        out.print_json(data=found)
+        return
+    out.print(found["link"] or "no link: see leap.connect", markup=False, highlight=False, soft_wrap=True)
+    show([_sign_up(found)], of="sign-ups")
+
+
+def _sign_up(one: dict[str, Any]) -> dict[str, Any]:
+    utilities = ", ".join(f"{each['utility']} {each['state']}" for each in one["authorizations"])
+    return {
+        "reference": one["reference"], "state": one["state"], "since": one["since"] or "", "utilities": utilities,
+        "to do": "; ".join(one["required_actions"]),
+    }  # fmt: skip
 
 
 @webhook.command("verify")

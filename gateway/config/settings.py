@@ -24,6 +24,7 @@ from gateway.services.settings import (
     interval_lengths,
 )
 from gateway.signals.leap.settings import LeapSignalSettings
+from gateway.signals.leap_account.connect import LeapConnectSettings
 from gateway.signals.platform import PlatformSettings
 from gateway.sinks.http import HttpSinkSettings
 from gateway.sinks.leap.confirmed import LeapConfirmed
@@ -176,9 +177,10 @@ class LeapSettings(StrictSettings):
     """The aggregator, whatever is exchanged with it. `account`: whose interface the gateway asks; without one it asks
     nothing and changes nothing there. `enrollments_every_s`: how often it reads all enrollments; None = when asked
     alone. `idle_part_days`: a day of which an owner sits out a part, an evening say, is proposed to the aggregator as a
-    day on which the meter is idle; else whole days alone are."""
+    day on which the meter is idle; else whole days alone are. `connect`: its sign-up page, where customers are sent."""
 
     account: LeapAccount | None = None
+    connect: LeapConnectSettings | None = None
     confirmed: LeapConfirmed = LeapConfirmed()
     enrollments_every_s: Annotated[float, Field(ge=60, le=86_400)] | None = None
     idle_part_days: bool = False

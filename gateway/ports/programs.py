@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from gateway.domain.journal.changes import AuditDoor
 from gateway.domain.programs.facts import Fact
+from gateway.domain.programs.sign_ups import HeardWord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +114,23 @@ class FactStore(Protocol):
     async def note_erased(self, ref: str, *, by: str, door: AuditDoor) -> bool:
         """Note that a customer's personal data is to be erased, and by whom; returns whether there is such a customer.
         Raises StorageError."""
+        ...
+
+
+class SignUpStore(Protocol):
+    """Durable memory of what was heard of sign-ups."""
+
+    async def note(self, heard: HeardWord) -> bool:
+        """Keep a word that was heard, durably; returns whether it is new. Raises InvalidInput where a reference has too
+        many, StorageError."""
+        ...
+
+    async def of(self, references: Sequence[str]) -> list[HeardWord]:
+        """Everything that was heard of these. Raises StorageError."""
+        ...
+
+    async def references(self, after: str, limit: int) -> list[str]:
+        """References of which something was heard, in order, those behind `after`. Raises StorageError."""
         ...
 
 

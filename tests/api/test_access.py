@@ -79,6 +79,8 @@ TABLE = {
     "GET /v1/leap/nominations": "read",
     "POST /v1/leap/nominations": "programs",
     "POST /v1/leap/nominations/suggestions": "programs",
+    "GET /v1/sign-ups": "read",
+    "GET /v1/sign-ups/{id}": "read",
     "GET /v1/outbox": "read",
     "POST /v1/outbox": "programs",
     "POST /v1/outbox/approvals": "admin",

@@ -24,6 +24,7 @@ from gateway.api.guard import Doorway
 from gateway.api.models import Readiness
 from gateway.api.openapi import openapi
 from gateway.api.routes.leap import LeapUploads
+from gateway.api.routes.leap_enrollments import LeapEnrollments
 from gateway.api.routes.telemetry import Telemetry
 from gateway.api.views.dispatch import DispatchView
 from gateway.api.views.fleet import FleetView
@@ -51,16 +52,22 @@ from gateway.services.programs.enrollment import Enrollments
 from gateway.services.programs.fact_trail import FactTrail
 from gateway.services.programs.outbox import ChangeOutbox
 from gateway.services.programs.participation import ProgramParticipation
+from gateway.services.programs.sign_ups import SignUps
 from gateway.services.programs.terms import program_terms
 from gateway.services.settings import EligibilitySettings, ProgramSettings
 from gateway.services.telemetry.history import History
 from gateway.services.telemetry.raw import RawMessages
+from gateway.signals.leap.door import LeapDoor
+from gateway.signals.leap.inbox import BodyInbox
+from gateway.signals.leap.settings import LeapSignalSettings
+from gateway.signals.leap_account.connect import LeapConnectSettings
 from gateway.signals.webhook.door import WebhookDoor
 from gateway.signals.webhook.loader import WebhookPeer, load_webhooks
 from gateway.storage.interval_log.query import IntervalQueries
 from gateway.storage.programs.facts import SqliteFacts
 from gateway.storage.programs.outbox import SqliteOutbox
 from gateway.storage.programs.personal import SqlitePersonal
+from gateway.storage.programs.sign_ups import SqliteSignUps
 from gateway.storage.raw_messages import RawStore
 from gateway.storage.replay import ReplayStore
 from gateway.storage.webhook_inbox import WebhookInbox
@@ -122,6 +129,22 @@ def hooks(folder: Path, world: World, events: DispatchView) -> Iterator[WebhookD
 
 
 @contextmanager
+def sign_ups_in(folder: Path) -> Iterator[SqliteSignUps]:
+    """Sign-ups that were heard of, in a folder."""
+    store = SqliteSignUps(folder)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def leap_door(secret: str, folder: Path, clock: Clock) -> LeapDoor:
+    """A door that knows this secret; no dispatch comes in by it."""
+    known = LeapSignalSettings.model_validate({"secret": secret})
+    return LeapDoor(known, BodyInbox(folder), clock=clock, came=lambda: None)
+
+
+@contextmanager
 def outbox_in(folder: Path) -> Iterator[SqliteOutbox]:
     store = SqliteOutbox(folder)
     try:
@@ -143,6 +166,7 @@ async def rig(
     release_only: bool = False,
     state_dir: Path = Path("nowhere"),
     programs: Mapping[str, LoadedProgram] = MappingProxyType({}),
+    leap_secret: str | None = None,
 ) -> AsyncIterator[Rig]:
     rules = {name: loaded.program for name, loaded in programs.items()}
     world = World(homes_of(devices), release_only=release_only, rules=rules)
@@ -239,6 +263,12 @@ async def rig(
         webhooks=stack.enter_context(hooks(folder, world, events)),
         outbox=ChangeOutbox(
             stack.enter_context(outbox_in(folder)), {}, clock=world.clock, journal=world.journal, meters=lambda: 0
+        ),
+        leap_enrollments=LeapEnrollments(
+            door=None if leap_secret is None else leap_door(leap_secret, folder, world.clock)
+        ),
+        sign_ups=SignUps(
+            stack.enter_context(sign_ups_in(folder)), LeapConnectSettings(account="battery-maker"), clock=world.clock
         ),
         registry=registry([lambda: [Sample(name="gateway_x", help="X.", value=1)]], []),
         readiness=lambda: Readiness(ready=not reasons, reasons=reasons, warnings=warnings),

@@ -157,6 +157,8 @@ def requests(r: Rig) -> dict[tuple[str, str], list[Asked]]:
                 409,
             )
         ],
+        ("GET", "/v1/sign-ups"): [("/v1/sign-ups", {"params": page}, 200)],
+        ("GET", "/v1/sign-ups/{id}"): [("/v1/sign-ups/c-7", {}, 200)],
         ("GET", "/v1/outbox"): [("/v1/outbox", {"params": page}, 200)],
         ("POST", "/v1/outbox"): [
             ("/v1/outbox", {"json": {"kind": "meter", "rows": [{"subject": "m-1", "after": {"a": 1}}] * ROWS}}, 400)

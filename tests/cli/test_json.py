@@ -47,7 +47,7 @@ SHOWING: dict[str, tuple[str, ...]] = {
     "dispatch availability": (), "exclusions list": (),
     "exclusions import": ("{inventory}",), "intervals list": SPAN, "intervals completeness": (),
     "intervals export": ("{out}", *SPAN), "leap status": (), "leap sync": (), "leap webhook verify": (),
-    "leap nominations list": (),
+    "leap nominations list": (), "leap connect list": (), "leap connect show": ("c",),
     "sinks list": (), "sinks missing": ("s", *SPAN),
     "enrollments list": (), "enrollments show": ("a",), "enrollments rates": ("a",),
     "enrollments participation": ("p",),

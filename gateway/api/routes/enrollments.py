@@ -59,6 +59,7 @@ from gateway.services.programs.eligibility import PAGE_MAX as ELIGIBILITY_PAGE
 from gateway.services.programs.eligibility import Eligibility
 from gateway.services.programs.enrollment import Enrollments, TableReport
 from gateway.services.programs.rows import ConsentRow, CustomerRow, EnrollmentRow
+from gateway.services.programs.sign_ups import SignUps
 
 FORMS: dict[str, TableForm] = {"text/csv": "csv", "application/x-ndjson": "jsonl"}
 OFFSET, DAYS = Number("offset", 0, 10**9), Number("days", 30, 400)
@@ -73,11 +74,13 @@ class EnrollmentRoutes:
     """The routes of enrollments, customers and consents."""
 
     def __init__(
-        self, enrollments: Enrollments, participation: ParticipationView, eligibility: Eligibility, clock: Clock
-    ) -> None:
+        self, enrollments: Enrollments, participation: ParticipationView, eligibility: Eligibility, sign_ups: SignUps,
+        clock: Clock,
+    ) -> None:  # fmt: skip
         self._enrollments = enrollments
         self._participation = participation
         self._eligibility = eligibility
+        self._sign_ups = sign_ups
         self._clock = clock
 
     async def enrollments(self, request: web.Request) -> web.StreamResponse:
@@ -189,16 +192,17 @@ class EnrollmentRoutes:
         for subject in held:
             of_held += [one.fact for one in await self._about(subject=subject.id)]
         personal = self._enrollments.personal
+        lacking = required_actions(
+            [*facts, *(fact for fact in of_held if isinstance(fact, Enrollment | MeterDevice))],
+            self._clock.now().utc_ms,
+        )
         body = CustomerDetail(
             customer=ref,
             personal_data=personal is not None and ref in await personal.known([ref]),
             holdings=[held_state(fact) for fact in facts if isinstance(fact, Holding)],
             payees=[payee_state(fact) for fact in of_held if isinstance(fact, Payee) and fact.subject in held],
             consents=[consent_body(one, one.fact) for one in stored if isinstance(one.fact, Consent | Withdrawal)],
-            required_actions=required_actions(
-                [*facts, *(fact for fact in of_held if isinstance(fact, Enrollment | MeterDevice))],
-                self._clock.now().utc_ms,
-            ),
+            required_actions=[*lacking, *(await self._sign_ups.of(ref)).actions],
         )
         return json_answer(body)
 
