@@ -32,6 +32,8 @@ STEADY = {
     "gateway_envelope_reasons": 3, "gateway_unclear_devices": 0, "gateway_outbox_rows": 0,
     "gateway_enrollment_mismatch_devices": 0, "gateway_enrollment_unknown_devices": 0,
     "gateway_leap_registration": 0, "gateway_leap_events": 0, "gateway_program_undecided_months": 0,
+    "gateway_program_data_missing_intervals": 0, "gateway_program_data_due_timestamp_seconds": 10_000_000,
+    "gateway_money_running": 1, "gateway_money_job_success_timestamp_seconds": 10_000_000,
 }  # fmt: skip
 GROWING = {
     "gateway_service_restarts_total": 0, "gateway_journal_failures_total": 0, "gateway_interval_log_failures_total": 0,
@@ -49,6 +51,8 @@ LABELS = {
     "gateway_outbox_rows": {"state": "proposed", "kind": "meter"},
     "gateway_leap_registration": {"level": "meter", "state": "other_url"},
     "gateway_leap_events": {"state": "refused"},
+    "gateway_program_data_missing_intervals": {"program": "p"},
+    "gateway_program_data_due_timestamp_seconds": {"program": "p"},
     "gateway_program_rules_broken_total": {"effect": "warn", "program": "p"},
 }
 BUCKETS = ("0.05", "0.25", "0.5", "+Inf")
@@ -60,6 +64,11 @@ FIRES: dict[str, tuple[str, dict[str, float]]] = {
     "GatewayEnrollmentMismatch": ("1m", {"gateway_enrollment_mismatch_devices": 3}),
     "GatewayMonthWithoutOfficialHour": ("1m", {"gateway_program_undecided_months": 1}),
     "GatewayEnrollmentUnknown": ("1m", {"gateway_enrollment_unknown_devices": 3}),
+    "GatewayProgramDataMissing": (
+        "1m",
+        {"gateway_program_data_missing_intervals": 3, "gateway_program_data_due_timestamp_seconds": 100_000},
+    ),
+    "GatewayMoneyNotWorkedOut": ("40m", {"gateway_money_running": 0}),
     "GatewayLeapSearchOld": ("1m", {"gateway_leap_search_age_seconds": 1801}),
     "GatewayLeapWebhookElsewhere": ("1m", {"gateway_leap_registration": 1}),
     "GatewayLeapDispatchNotTaken": ("1m", {"gateway_leap_events": 1}),

@@ -153,12 +153,29 @@ class DueState(Body):
     some: list[str]
     lacking: dict[str, int]
     unverified: bool
+    missing_intervals: int | None = None
+    missing_since: Moment | None = None
 
 
 class DueList(Body):
     """What is due, the first one first."""
 
     deadlines: list[DueState]
+
+
+class DataDueState(Body):
+    """Data of a delivery period that has begun, due at `at`: of the intervals of its days that are over, `owed` is how
+    many there should be and `missing` how many are not known or not measured enough, at `sites` sites, of which `some`
+    lack the most, since `since`. `waiting_days`: days that are over and still wait for late data."""
+
+    delivery_period: str
+    at: Moment
+    owed: int
+    missing: int
+    sites: int
+    some: list[str]
+    since: Moment | None
+    waiting_days: int
 
 
 class NextEvent(Body):
@@ -188,7 +205,7 @@ class ParticipationList(Body):
     """The devices that a program's running or next event names, and those that are enrolled in it. `left_out` counts
     all of them by what enrollment says against them, `excluded` those whose territory is excluded within the time of
     the event; `enrollment`: whether that is enforced or observed, or `unknown`, where neither the configuration nor a
-    file knows the program."""
+    file knows the program; `data_due`: what is missing for the program's data deadlines that have not passed."""
 
     program: str
     enrollment: str
@@ -196,6 +213,7 @@ class ParticipationList(Body):
     total: int
     left_out: dict[str, int]
     excluded: int
+    data_due: list[DataDueState] = []
     devices: list[ParticipationState]
     next: int | None
 

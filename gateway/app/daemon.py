@@ -32,6 +32,7 @@ from gateway.app.access import Access
 from gateway.app.control import control_parts
 from gateway.app.last_runs import LastRuns, noted_run
 from gateway.app.leap import aggregator
+from gateway.app.money import money
 from gateway.app.offline import Transports, locked
 from gateway.app.parts import RunningParts
 from gateway.app.programs import enrollments
@@ -211,11 +212,13 @@ async def _build(settings: Settings, clock: SteadyClock, parts: RunningParts, la
     files = {name: one.terms for name, one in programs.items()}
     terms = program_terms(settings.programs, files)
     enrolled = await enrollments(settings, terms, programs, journal=journal, audit=store, clock=clock, parts=parts)
-    known = every_program(settings.programs, files)
-    participation = await parts.start(ProgramParticipation(enrolled.book, fleet=fleet, programs=known))
+    participation = await parts.start(
+        ProgramParticipation(enrolled.book, fleet=fleet, programs=every_program(settings.programs, files))
+    )
     prior = dict(remembered.prior)
     inventory = DeviceRegistry(clock=clock, fleet=fleet, journal=journal, codecs=codecs, saved=prior)
     _register(inventory, remembered)
+    await money(settings, clock, parts)
     await parts.start(Unheard(fleet, clock))
     await parts.start(Departures(inventory, clock))
     # What only releases goes on as long as it can.
@@ -318,6 +321,7 @@ async def _build(settings: Settings, clock: SteadyClock, parts: RunningParts, la
             participation=participation,
             envelope=lambda: control.newest.envelope,
             clock=clock,
+            due_data=enrolled.due_data,
         ),
         eligibility=Eligibility(
             fleet=fleet,

@@ -10,6 +10,7 @@ from gateway.domain.errors import GatewayError
 from gateway.domain.programs.terms import ProgramTerms
 from gateway.ports.journal import AuditTrail, Journal
 from gateway.programs.loader import LoadedProgram
+from gateway.services.programs.completeness import DataCompleteness
 from gateway.services.programs.enrollment import Enrollments
 from gateway.services.programs.fact_trail import FactTrail
 from gateway.services.programs.official_watch import OfficialHourWatch
@@ -45,7 +46,10 @@ async def enrollments(
         concerned=lambda: {*settings.programs, *found.book.programs()},
         clock=clock,
     )
-    found = await parts.start(Enrollments(store, personal, trail, clock=clock, terms=terms, also_due=watch.due))
+    data = await parts.start(DataCompleteness(settings.state_dir, clock=clock))
+    found = await parts.start(
+        Enrollments(store, personal, trail, clock=clock, terms=terms, also_due=watch.due, due_data=data.due)
+    )
     store.load(found.book.add)
     await parts.start(watch)
     try:

@@ -36,6 +36,10 @@ class CommandLine(LazyGroup):
         "prices": Named(
             module="gateway.cli.series", group="prices", help="Prices of local hours by program and area."
         ),
+        "meters": Named(
+            module="gateway.cli.meters", group="meters",
+            help="Readings of utilities' meters, and how homes' own ones compare.",
+        ),
         "calendar": Named(module="gateway.cli.series", group="calendar", help="Official event hours of programs."),
         "devices": Named(module="gateway.cli.devices", group="devices", help="Registered devices."),
         "dispatch": Named(module="gateway.cli.dispatch", group="dispatch", help="Dispatch events."),

@@ -174,6 +174,8 @@ def deadlines(
         {name: one[name] for name in ("local", "what", "program", "delivery_period", "count")}
         | {
             "first": " ".join(one["some"]),
+            "missing": one["missing_intervals"],
+            "since": one["missing_since"],
             "unverified": "not verified" if one["unverified"] else None,
             "lacking": " ".join(f"{reason} ({count})" for reason, count in one["lacking"].items()) or None,
         }

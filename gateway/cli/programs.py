@@ -10,6 +10,7 @@ import typer
 
 from gateway.cli.configuration import settings_of
 from gateway.cli.shared import DEFAULT_PROGRAMS, AsJson, fail, out, show, warn
+from gateway.cli.site_days import programs_export
 from gateway.cli.stored_hours import StoredMonth, stored_hours
 from gateway.domain.errors import GatewayError, InvalidInput
 from gateway.domain.programs.pricing import PricedSite, price_table
@@ -19,6 +20,7 @@ from gateway.programs.summary import days_of, plain, program_summary, stated
 from gateway.programs.tables import decimal_of, hours_of, read_hours
 
 programs = typer.Typer(no_args_is_help=True, help="Rules of grid programs.")
+programs.command("export")(programs_export)
 
 Directory = Annotated[Path, typer.Option("--dir", help="folder of programs")]
 

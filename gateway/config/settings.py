@@ -18,6 +18,7 @@ from gateway.links.mqtt.messages import SESSIONS, MqttLinkSettings
 from gateway.services.settings import (
     ControlSettings,
     IntervalLength,
+    MoneySettings,
     ProgramSettings,
     SourceSettings,
     Tag,
@@ -224,6 +225,7 @@ class Settings(StrictSettings):
     sources: dict[SourceName, SourceSettings] = Field(default_factory=dict, max_length=256)
     intervals: IntervalSettings = IntervalSettings()
     control: ControlSettings = ControlSettings()
+    money: MoneySettings = MoneySettings()
     _former: tuple[str, ...] = PrivateAttr(default=())
 
     @property

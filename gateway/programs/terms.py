@@ -43,6 +43,7 @@ def _version(version: Version) -> TermsVersion:
         seasons=() if season is None else tuple(map(season_of, season.value)),
         due=tuple(_due(version)),
         coverage_min_pct=100.0 if coverage is None else coverage.value,
+        interval_s=version.measurement.interval_length_s.value, point=version.measurement.point.value.value,
     )  # fmt: skip
 
 

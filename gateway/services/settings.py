@@ -73,6 +73,20 @@ TERMS: Final = ("time_zone", "exclusive_groups", "eligibility")
 """What the program's file says; from the next release on it alone does."""
 
 
+class MoneySettings(BaseModel):
+    """The process that works out performance and money, beside the one that controls. Days of sites are kept for
+    `keep_days`, and those that figures rest on for as long as these do; a day is written `late_s` after its end,
+    sooner where a program's data is due sooner. It looks for work every `every_s`; where it says nothing for `silent_s`
+    it is taken for stuck, and started anew."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    keep_days: int = Field(default=400, ge=32, le=3650)
+    late_s: float = Field(default=21_600.0, ge=0, le=864_000)
+    every_s: float = Field(default=20.0, ge=0.05, le=600)
+    silent_s: float = Field(default=300.0, ge=0.5, le=3600)
+
+
 class SourceSettings(BaseModel):
     """One source of events: `mqtt` (the platform), `rest`, or a caller of REST. `ceiling_mw` bounds the power of all
     its events together; `tags`: it may only ask for devices with one of them; `events_per_min`: how many it may send,

@@ -132,7 +132,7 @@ async def everything(directory: Path) -> AsyncIterator[Gateway]:
     settings = load_settings(
         write(
             directory, http={"port": 0}, sinks=sinks, platform={"broker": broker, "live_s": "30s"},
-            intervals={"length_s": "15min"}, profiles_dir=str(PROFILES),
+            intervals={"length_s": "15min"}, profiles_dir=str(PROFILES), programs={"p": {}},
             customers={"personal_key": f"file:{directory / 'personal'}"},
             leap={"account": {"environment": "staging", "key": f"file:{directory / 'token'}", "url": "http://127.0.0.1:1"}},
             signals={"leap": {"secret": f"file:{directory / 'token'}"}},
@@ -164,8 +164,8 @@ async def test_everything_that_runs_and_that_the_root_makes_is_in_the_list(tmp_p
     assert {orphan.__name__ for orphan in made - listed} == {"LiveOnly"}
 
 
-SPARE = {"leap-sync", "access-refusals", "fact-trail", "retention", "live", "repair", "reports",
-         "loop-lag", "readiness", "delivery-leap", "delivery-web", "delivery-platform",
+SPARE = {"leap-sync", "money", "data-completeness", "meter-mismatches", "access-refusals", "fact-trail", "retention",
+         "live", "repair", "reports", "loop-lag", "readiness", "delivery-leap", "delivery-web", "delivery-platform",
          "broker-sessions", "leap-registration", "leap-nominations", "official-hours"}  # fmt: skip
 NEEDED = {"access", "departures", "door", "link-mqtt", "link-topics", "sessions", "timekeeper", "platform",
           "log-writer", "checkpoint", "raw-replay", "webhooks",
@@ -185,8 +185,8 @@ async def test_services_say_themselves_what_their_failure_means(tmp_path: Path) 
     }
 
 
-COMPONENTS = ["gateway", "release-only", "programs", "devices", "services", "mqtt", "control", "upstream", "telemetry",
-              "leap"]  # fmt: skip
+COMPONENTS = ["gateway", "release-only", "programs", "money", "devices", "services", "mqtt", "control", "upstream",
+              "telemetry", "leap"]  # fmt: skip
 
 
 async def test_readiness_counts_by_the_components_that_parts_name(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import uvloop
 
 BENCHES = (
     "ingest", "paced", "fanout", "mixed", "tick", "memory", "modbus", "allocate", "track", "csv", "log", "outage",
-    "edge", "stretch", "season-market", "dsgs-season", "persistence",
+    "edge", "stretch", "season-market", "dsgs-season", "persistence", "columns",
 )  # fmt: skip
 
 

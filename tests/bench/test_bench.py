@@ -8,6 +8,7 @@ import pytest
 
 from tests.bench import (
     allocate,
+    columns,
     csv,
     dsgs_season,
     edge,
@@ -32,7 +33,7 @@ from tests.bench.season import evenings, season_homes
 @pytest.fixture(autouse=True)
 def unpinned(monkeypatch: pytest.MonkeyPatch) -> None:
     """Benches keep to one core; the tests after them must not."""
-    for bench in (allocate, csv, dsgs_season, fanout, ingest, mixed, modbus, paced, tick, track):
+    for bench in (allocate, columns, csv, dsgs_season, fanout, ingest, mixed, modbus, paced, tick, track):
         monkeypatch.setattr(bench, "pin", lambda: None)
 
 
@@ -110,6 +111,12 @@ async def test_csv_few_sites_writes_what_the_standard_library_writes_and_finds_t
     sizes = check(await csv.run(quick=True, sites=30), "csv", {"stdlib_x"}, {"seconds"})
     assert sizes[0]["n"] == 30 * csv.QUARTERS
     assert min(sizes[0]["write_seconds"], sizes[0]["stdlib_seconds"], sizes[0]["bytes"]) > 0
+
+
+async def test_columns_a_few_days_of_homes_say_what_a_stored_one_takes() -> None:
+    sizes = check(await columns.run(quick=True, sites=20), "columns", set(), {"bytes_per_site_day"})
+    assert [size["n"] for size in sizes] == [40, 40]
+    assert 100 < sizes[0]["bytes_per_site_day"] < sizes[1]["bytes_per_site_day"]
 
 
 async def test_log_one_commit_reports_both_loads_beside_raw_sqlite() -> None:

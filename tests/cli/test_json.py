@@ -62,6 +62,8 @@ SHOWING: dict[str, tuple[str, ...]] = {
         "--program", "dsgs-option3", "--on", "2025-05-31", "--hours", str(HOURS), "--net-discharge-kw", "1",
         "--no-baseline", "--dir", str(PROGRAMS),
     ),
+    "programs export": ("{out}", "--config", "{config}", "--from", "2026-07-01", "--to", "2026-07-02"),
+    "meters import": ("{usage}", "--config", "{config}", "--source", "s"), "meters list": ("--config", "{config}"),
     "prices list": (*SERIES, "--area", "a"), "prices gaps": SERIES, "prices areas": SERIES,
     "prices import": (str(HOURS), *SERIES, "--area", "a", "--source", "s"),
     "calendar list": (*SERIES, "--area", "a"), "calendar diff": SERIES,
@@ -124,11 +126,13 @@ def places(tmp_path: Path) -> dict[str, str]:
     inventory.write_text(HEADER, encoding="utf-8")
     dispatch = tmp_path / "dispatch.json"
     dispatch.write_bytes(b'{"dispatches": [{"id": 1, "modification_number": 0, "authorized": false}]}')
+    usage = tmp_path / "usage.csv"
+    usage.write_text("meter,start,usage_wh\nm,2026-07-01T00:00:00Z,5\n", encoding="utf-8")
     settings = config(tmp_path, state_dir=str(tmp_path / "state"))
     assert run("state", "export", "--config", settings, "--out", str(archive)).exit_code == 0
     return {
         "config": settings, "inventory": str(inventory), "archive": str(archive), "out": str(tmp_path / "out"),
-        "access": str(known), "dispatch": str(dispatch),
+        "access": str(known), "dispatch": str(dispatch), "usage": str(usage),
     }  # fmt: skip
 
 

@@ -158,7 +158,8 @@ class EnrollmentRoutes:
             DueState(
                 at=rfc3339(one.at_ms), local=one.local.isoformat(), what=one.what, program=one.program,
                 delivery_period=one.period or None, count=one.count, some=list(one.some), lacking=one.lacking,
-                unverified=one.unverified,
+                unverified=one.unverified, missing_intervals=one.missing,
+                missing_since=None if one.since_ms is None else rfc3339(one.since_ms),
             )
             for one in found
         )  # fmt: skip

@@ -1,12 +1,12 @@
 """Who will take part in a program's next event, who will not, and why."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from gateway.api.enrollment_models import NextEvent, ParticipationList, ParticipationState
+from gateway.api.enrollment_models import DataDueState, NextEvent, ParticipationList, ParticipationState
 from gateway.api.views.exclusions import EXCLUSIONS_NAMED
 from gateway.clock import Clock
 from gateway.domain.events.exclusions import Exclusion
@@ -15,6 +15,7 @@ from gateway.domain.events.request import Way
 from gateway.domain.events.scope import own_id
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.limits.types import Envelope, reason_names
+from gateway.domain.programs.due_data import DueData
 from gateway.domain.programs.enrollment import ConsentState, LeftOut
 from gateway.domain.programs.facts import EnrollmentStatus
 from gateway.domain.types import Slots
@@ -22,16 +23,24 @@ from gateway.schemas.interval_rows import rfc3339
 from gateway.services.events.intake import Dispatcher
 from gateway.services.programs.participation import UNKNOWN_PROGRAM, ProgramParticipation
 
+DATA_DUE_MAX = 12
+
+
+def _nothing_due(_program: str) -> Sequence[DueData]:
+    return ()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParticipationView:
-    """`envelope`: what limits allowed in the newest tick, None before the first."""
+    """`envelope`: what limits allowed in the newest tick, None before the first; `due_data`: what is missing for a
+    program's data deadlines."""
 
     fleet: Fleet
     dispatcher: Dispatcher
     participation: ProgramParticipation
     envelope: Callable[[], Envelope | None]
     clock: Clock
+    due_data: Callable[[str], Sequence[DueData]] = _nothing_due
 
     async def page(
         self, program: str, offset: int, limit: int
@@ -58,6 +67,7 @@ class ParticipationView:
             total=len(slots),
             left_out={why.name.lower(): int(counts[why]) for why in LeftOut if why is not LeftOut.NOT and counts[why]},
             excluded=self._excluded(entry, slots, now_ms),
+            data_due=[_data_due(one) for one in self.due_data(program)[:DATA_DUE_MAX]],
             devices=[],
             next=following if following < len(slots) and len(page) else None,
         )
@@ -127,6 +137,13 @@ class ParticipationView:
             if entry.request.program == program and (entry.state in RUNS or entry.state is EventState.SCHEDULED)
         ]
         return min(found)[2] if found else None
+
+
+def _data_due(one: DueData) -> DataDueState:
+    return DataDueState(
+        delivery_period=one.period, at=rfc3339(one.due_ms), owed=one.owed, missing=one.missing, sites=one.sites,
+        some=list(one.some), since=None if one.since_ms is None else rfc3339(one.since_ms), waiting_days=one.waiting,
+    )  # fmt: skip
 
 
 def _into(entry: BookEntry | None) -> bool:

@@ -33,7 +33,8 @@ class DueRule:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TermsVersion:
     """The terms on some days. `unverified`: names of values that rest on no text; `coverage_min_pct`: the share of an
-    interval that is measured where it counts as complete."""
+    interval that is measured where it counts as complete; `interval_s`: the length of an interval; `point`: where it is
+    measured; None and "" = not said."""
 
     name: str
     days: DateRange
@@ -42,6 +43,8 @@ class TermsVersion:
     seasons: tuple[Season, ...] = ()
     due: tuple[DueRule, ...] = ()
     coverage_min_pct: float = 100.0
+    interval_s: int | None = None
+    point: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

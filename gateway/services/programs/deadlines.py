@@ -2,12 +2,13 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
+from gateway.domain.programs.due_data import DueData
 from gateway.domain.programs.facts import Consent, Enrollment, EnrollmentStatus, Fact, Withdrawal
-from gateway.domain.programs.terms import ProgramTerms
+from gateway.domain.programs.terms import DATA_DUE, ProgramTerms
 from gateway.domain.rules.values import Certainty
 
 SETTLED = (EnrollmentStatus.ACTIVE, EnrollmentStatus.INELIGIBLE)
@@ -24,7 +25,8 @@ ZoneOf = Callable[[str], str]
 class Due:
     """What is due of a program on one of its local days: `at_ms` (UTC) the first, of `count` subjects or customers, of
     which `some` are named; `lacking` counts what they lack, as the peer says. What a program's file says concerns the
-    program as a whole; `unverified`: no text was found that says so."""
+    program as a whole; `unverified`: no text was found that says so. Of data that is due, `count` and `some` are sites
+    that lack intervals, `missing` of them in all since `since_ms` (UTC); None: nothing was counted, or none is."""
 
     at_ms: int
     local: datetime
@@ -35,6 +37,8 @@ class Due:
     some: tuple[str, ...]
     lacking: dict[str, int]
     unverified: bool = False
+    missing: int | None = None
+    since_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,9 +62,12 @@ def deadlines(facts: Sequence[Fact], now_ms: int, until_ms: int, zone_of: ZoneOf
     return sorted(found, key=lambda due: (due.at_ms, due.program, due.what, due.period))
 
 
-def of_programs(terms: Mapping[str, ProgramTerms], now_ms: int, until_ms: int) -> list[Due]:
+def of_programs(
+    terms: Mapping[str, ProgramTerms], now_ms: int, until_ms: int, counted: Sequence[DueData] = ()
+) -> list[Due]:
     """What the programs' own terms say is due from now until `until_ms`: data and nominations of a period, the first
-    one first."""
+    one first; `counted`: what is missing of data."""
+    data = {(one.program, one.period, one.due_ms): one for one in counted}
     found = [
         Due(
             at_ms=one.at_ms, local=_local(one.at_ms, of.zone), what=one.what, program=name, period=one.period, count=0,
@@ -68,7 +75,15 @@ def of_programs(terms: Mapping[str, ProgramTerms], now_ms: int, until_ms: int) -
         )
         for name, of in terms.items() for one in of.due(now_ms, until_ms)
     ]  # fmt: skip
-    return sorted(found, key=lambda due: (due.at_ms, due.program, due.what))
+    told = [_with_data(due, data) if due.what == DATA_DUE else due for due in found]
+    return sorted(told, key=lambda due: (due.at_ms, due.program, due.what))
+
+
+def _with_data(due: Due, data: Mapping[tuple[str, str, int], DueData]) -> Due:
+    one = data.get((due.program, due.period, due.at_ms))
+    if one is None:
+        return due
+    return replace(due, count=one.sites, some=one.some, missing=one.missing, since_ms=one.since_ms)
 
 
 def _due(some: list[_One], zone: str) -> Due:

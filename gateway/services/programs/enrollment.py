@@ -14,6 +14,7 @@ from typing import TypeVar
 from gateway.clock import Clock
 from gateway.domain.errors import InvalidInput
 from gateway.domain.journal.changes import AuditDoor
+from gateway.domain.programs.due_data import DueData
 from gateway.domain.programs.enrollment import EnrollmentBook
 from gateway.domain.programs.facts import (
     Consent,
@@ -65,7 +66,8 @@ class TableReport:
 class Enrollments(Part):
     """The facts of all programs. `book`: what the fleet asks; `program_of`: our program for the peer's id of it;
     `personal` None: there is no personal data; `trail` tells the audit trail what was committed; `terms`: those of
-    every program that is known; `also_due`: what else is due until an instant (UTC ms)."""
+    every program that is known; `also_due`: what else is due until an instant (UTC ms);
+    `due_data`: what is missing for data deadlines."""
 
     component = "programs"
 
@@ -79,6 +81,7 @@ class Enrollments(Part):
         program_of: Mapping[str, str] = NO_PROGRAMS,
         terms: Mapping[str, ProgramTerms] = NO_TERMS,
         also_due: Callable[[int], Sequence[Due]] = lambda _until_ms: (),
+        due_data: Callable[[], Sequence[DueData]] = tuple,
     ) -> None:
         self.book = EnrollmentBook()
         self.store = store
@@ -88,6 +91,7 @@ class Enrollments(Part):
         self._program_of = program_of
         self._terms = terms
         self._also_due = also_due
+        self._due_data = due_data
         self._exclusivity = {name: one.exclusive for name, one in terms.items()}
         self._one_at_a_time = asyncio.Lock()
 
@@ -148,12 +152,19 @@ class Enrollments(Part):
         facts = await self.every((Enrollment, Consent, Withdrawal))
         now_ms = self._clock.now().utc_ms
         until_ms = now_ms + days * DAY_MS
-        named = {name: self._terms[name] for name in self.book.programs() if name in self._terms}
-        own = await asyncio.to_thread(of_programs, named, now_ms, until_ms)
+        counted = self._due_data()  # also of a program in which nobody is enrolled yet
+        programs = {*self.book.programs(), *(one.program for one in counted)}
+        named = {name: self._terms[name] for name in sorted(programs) if name in self._terms}
+        own = await asyncio.to_thread(of_programs, named, now_ms, until_ms, counted)
         found = await asyncio.to_thread(deadlines, facts, now_ms, until_ms, self._zone_of)
         return sorted(
             [*found, *own, *self._also_due(until_ms)], key=lambda due: (due.at_ms, due.program, due.what, due.period)
         )
+
+    def due_data(self, program: str) -> list[DueData]:
+        """What is missing for a program's data deadlines that have not passed, the next one first."""
+        found = (one for one in self._due_data() if one.program == program)
+        return sorted(found, key=lambda one: one.due_ms)
 
     def _zone_of(self, program: str) -> str:
         return self._terms[program].zone if program in self._terms else UTC

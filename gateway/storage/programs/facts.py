@@ -200,12 +200,13 @@ def _names(fact: Fact) -> _Names:
 def _load(db: sqlite3.Connection, add: LoadFact) -> int:
     newest = 0
     for kind, revision, body in db.execute("SELECT kind, revision, body FROM facts ORDER BY id"):
-        add(_read(kind, body))
+        add(read_fact(kind, body))
         newest = max(newest, revision)
     return newest
 
 
-def _read(kind: str, body: str) -> Fact:
+def read_fact(kind: str, body: str) -> Fact:
+    """A fact out of its row. Raises CorruptState."""
     try:
         return msgspec.json.decode(body, type=_KINDS[kind])
     except (KeyError, msgspec.MsgspecError, GatewayError) as error:
@@ -272,7 +273,7 @@ def _facts(db: sqlite3.Connection, question: FactQuestion, limit: int) -> Iterat
         (question.after, *kinds, *(value for _, value in named), limit),
     )
     for number, kind, body, noted_ms, who, door in found:
-        yield StoredFact(id=number, fact=_read(kind, body), noted_ms=noted_ms, by=who, door=door)
+        yield StoredFact(id=number, fact=read_fact(kind, body), noted_ms=noted_ms, by=who, door=door)
 
 
 def _note_erased(db: sqlite3.Connection, ref: str, now_ms: int, by: str, door: AuditDoor) -> bool:

@@ -82,3 +82,19 @@ def of_device(db: sqlite3.Connection, device: str) -> list[Placement]:
         )
         for from_ms, until_ms, *where in found
     ]  # fmt: skip
+
+
+def within(db: sqlite3.Connection, from_ms: int, until_ms: int) -> list[Placement]:
+    """The placements of all devices that are valid at some time from an instant until another one."""
+    found = db.execute(
+        f"SELECT device, from_ms, until_ms, {_COLUMNS} FROM placements "  # noqa: S608
+        "WHERE (from_ms IS NULL OR from_ms < ?) AND (until_ms IS NULL OR until_ms > ?) ORDER BY id",
+        (until_ms, from_ms),
+    )
+    return [
+        Placement(
+            device=DeviceId(device), valid=Validity(from_ms=begin, until_ms=end),
+            **dict(zip(_PLACED, where, strict=True)),
+        )
+        for device, begin, end, *where in found
+    ]  # fmt: skip
