@@ -26,6 +26,7 @@ from gateway.api.routes.leap_enrollments import LeapEnrollmentRoutes, LeapEnroll
 from gateway.api.routes.leap_signal import LeapSignalRoutes
 from gateway.api.routes.nominations import NominationRoutes
 from gateway.api.routes.outbox import OutboxRoutes
+from gateway.api.routes.performance import PerformanceRoutes
 from gateway.api.routes.programs import ProgramRoutes
 from gateway.api.routes.rates import RateRoutes
 from gateway.api.routes.raw import RawRoutes
@@ -49,6 +50,7 @@ from gateway.services.programs.enrollment import Enrollments
 from gateway.services.programs.nominations import Nominations
 from gateway.services.programs.outbox import ChangeOutbox
 from gateway.services.programs.sign_ups import SignUps
+from gateway.services.programs.performance import PerformanceReader
 from gateway.services.telemetry.history import History
 from gateway.services.telemetry.raw import RawMessages
 from gateway.signals.webhook.door import WebhookDoor
@@ -98,6 +100,7 @@ class Parts:
     inventory: DeviceRegistry
     raw: RawMessages
     programs: ProgramView
+    performance: PerformanceReader
     enrollments: Enrollments
     rates: RateView
     participation: ParticipationView
@@ -133,6 +136,8 @@ def make_app(parts: Parts) -> web.Application:
         ProgramRoutes(parts.programs, parts.clock),
         EnrollmentRoutes(parts.enrollments, parts.participation, parts.eligibility, parts.sign_ups, parts.clock),
         SignUpRoutes(parts.sign_ups, parts.enrollments),
+        PerformanceRoutes(parts.performance, parts.clock),
+        EnrollmentRoutes(parts.enrollments, parts.participation, parts.eligibility, parts.clock),
         RateRoutes(parts.rates),
         WebhookRoutes(parts.webhooks),
         OutboxRoutes(parts.outbox, parts.leap_dispatch.webhooks),

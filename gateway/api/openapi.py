@@ -20,6 +20,7 @@ from gateway.api.routes.leap_enrollments import LeapEnrollmentRoutes
 from gateway.api.routes.leap_signal import LeapSignalRoutes
 from gateway.api.routes.nominations import NominationRoutes
 from gateway.api.routes.outbox import OutboxRoutes
+from gateway.api.routes.performance import PerformanceRoutes
 from gateway.api.routes.programs import ProgramRoutes
 from gateway.api.routes.rates import RateRoutes
 from gateway.api.routes.raw import RawRoutes
@@ -39,6 +40,7 @@ ROUTES: tuple[RestRoute, ...] = (
     *FleetRoutes.ROUTES,
     *RawRoutes.ROUTES,
     *ProgramRoutes.ROUTES,
+    *PerformanceRoutes.ROUTES,
     *EnrollmentRoutes.ROUTES,
     *RateRoutes.ROUTES,
     *WebhookRoutes.ROUTES,

@@ -60,6 +60,7 @@ from gateway.services.devices.registry import DeviceRegistry
 from gateway.services.devices.unheard import Unheard
 from gateway.services.programs.eligibility import Eligibility
 from gateway.services.programs.participation import ProgramParticipation
+from gateway.services.programs.performance import PerformanceReader
 from gateway.services.programs.terms import every_program, moved_terms, program_terms
 from gateway.services.runtime.loop_lag import LoopLag
 from gateway.services.runtime.supervisor import Supervisor
@@ -311,6 +312,7 @@ async def _build(settings: Settings, clock: SteadyClock, parts: RunningParts, la
         programs=ProgramView(
             dispatcher=dispatch.dispatcher, clock=clock, envelope=lambda: control.newest.envelope, programs=programs
         ),
+        performance=PerformanceReader(settings.state_dir),
         enrollments=enrolled,
         rates=RateView(
             enrollments=enrolled, clock=clock, programs={name: one.program for name, one in programs.items()}

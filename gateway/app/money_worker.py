@@ -25,6 +25,8 @@ from gateway.observability.logs import set_up_logging
 from gateway.programs.loader import LoadedProgram, load_program
 from gateway.services.programs.completeness_job import CompletenessJob
 from gateway.services.programs.daily_columns import DailyColumnsJob
+from gateway.services.programs.event_figures import EventFiguresJob
+from gateway.services.programs.event_inputs import RatedProgram
 from gateway.services.programs.frames import ProgramFrames
 from gateway.services.programs.meter_match_job import MeterMatchJob
 from gateway.services.programs.terms import program_terms
@@ -62,7 +64,11 @@ def jobs_of(plan: MoneyPlan, loaded: Mapping[str, LoadedProgram]) -> list[Job]:
         DailyColumnsJob(plan.state_dir, frames=frames, programs=programs, keep_days=plan.money.keep_days),
         CompletenessJob(plan.state_dir, frames=frames, programs=programs),
         MeterMatchJob(plan.state_dir),
-    ]
+        EventFiguresJob(
+            plan.state_dir, frames=frames, keep_days=plan.money.keep_days,
+            programs={name: RatedProgram(program=one.program, digest=one.digest) for name, one in loaded.items()},
+        ),
+    ]  # fmt: skip
 
 
 def loadable(directory: Path | None) -> tuple[dict[str, LoadedProgram], list[str]]:

@@ -1,15 +1,16 @@
-"""Commands about grid programs as data; none of them asks a daemon."""
+"""Commands about grid programs: as data, which asks no daemon, and what their events came to."""
 
 from dataclasses import asdict
 from datetime import date
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlencode
 
 import typer
 
 from gateway.cli.configuration import settings_of
-from gateway.cli.shared import DEFAULT_PROGRAMS, AsJson, fail, out, show, warn
+from gateway.cli.shared import DEFAULT_PROGRAMS, DEFAULT_URL, AsJson, Limit, Url, ask, fail, out, show, warn
 from gateway.cli.site_days import programs_export
 from gateway.cli.stored_hours import StoredMonth, stored_hours
 from gateway.domain.errors import GatewayError, InvalidInput
@@ -18,6 +19,7 @@ from gateway.programs.loader import LoadedProgram, load_program, load_programs
 from gateway.programs.priced import priced_plain
 from gateway.programs.summary import days_of, plain, program_summary, stated
 from gateway.programs.tables import decimal_of, hours_of, read_hours
+from gateway.schemas import operations as ops
 
 programs = typer.Typer(no_args_is_help=True, help="Rules of grid programs.")
 programs.command("export")(programs_export)
@@ -183,6 +185,80 @@ def programs_price(
     out.print(f"total: {total} {told['currency'] or ''}", markup=False, highlight=False)
     for one in told["rests_on_unverified"]:
         out.print(f"not verified: {one['path']} ({one['evidence']}, {one['source']})", markup=False, highlight=False)
+
+
+@programs.command("performance")
+def programs_performance(
+    program: Annotated[str, typer.Argument(help="name of a program")],
+    since: Annotated[str | None, typer.Option("--from", help="RFC 3339; without it, 62 days before --to")] = None,
+    until: Annotated[str | None, typer.Option("--to", help="RFC 3339; without it, now")] = None,
+    after: Annotated[str | None, typer.Option(help="the `next` of the page before")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=200)] = 50,
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """List the performance of a program's events: what was given, what is short, what it is worth for now."""
+    asked = {"from": since, "to": until, "after": after, "limit": limit}
+    page = ask(url, ops.LIST_PROGRAM_PERFORMANCE, _query(asked), id=program)
+    if as_json:
+        out.print_json(data=page)
+        return
+    rows = [
+        {"event": one["event"], "start": one["start"], "revision": one["revision"]} | _figure(one["figure"])
+        for one in page["events"]
+    ]
+    show(rows, of="events")
+    _more(page)
+
+
+@programs.command("event")
+def programs_event(
+    event: Annotated[str, typer.Argument(help="id of an event, as its source calls it or as the gateway does")],
+    level: Annotated[str, typer.Option(help="device, site, customer or program")] = "site",
+    occurrence: Annotated[
+        str | None, typer.Option(help="start of the occurrence, RFC 3339; without it, newest")
+    ] = None,
+    revision: Annotated[int | None, typer.Option(help="an older revision")] = None,
+    after: Annotated[str | None, typer.Option(help="the `next` of the page before")] = None,
+    limit: Limit = 100,
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Show the performance of one event: its figures, what is not verified, and why it was revised."""
+    asked = {"level": level, "occurrence": occurrence, "revision": revision, "after": after, "limit": limit}
+    found = ask(url, ops.SHOW_EVENT_PERFORMANCE, _query(asked), id=event)
+    if as_json:
+        out.print_json(data=found)
+        return
+    head = f"{found['program']} {found['version']}, {found['start']} to {found['end']}, revision {found['revision']}"
+    out.print(f"{head}{' (an estimate: not the program meter)' * found['estimate']}", markup=False, highlight=False)
+    for why in found["because"]:
+        out.print(f"revised: {why}", markup=False, highlight=False)
+    show([{"name": one["name"] or "all"} | _figure(one) for one in (found["figure"], *found["figures"])], of="figures")
+    for one in found["rests_on_unverified"]:
+        out.print(f"not verified: {one['path']} ({one['evidence']}, {one['source']})", markup=False, highlight=False)
+    _more(found)
+
+
+def _query(asked: dict[str, Any]) -> str:
+    return urlencode({name: value for name, value in asked.items() if value is not None})
+
+
+def _more(page: dict[str, Any]) -> None:
+    if page["next"]:
+        out.print(f"there are more: --after '{page['next']}'", markup=False, highlight=False)
+
+
+def _figure(one: dict[str, Any]) -> dict[str, Any]:
+    """A figure in one line."""
+    value = one["value"] or {"status": None, "value": None, "low": None, "high": None, "currency": None}
+    money = value["value"] or (f"{value['low']} to {value['high']}" if value["low"] is not None else None)
+    return {
+        "energy_wh": one["energy_wh"], "asked_wh": one["asked_wh"], "short_wh": one["short_wh"],
+        "because": ", ".join(f"{why} {wh}" for why, wh in one["short_because"].items()) or None,
+        "covered_pct": one["covered_pct"], "value": money and f"{money} {value['currency'] or ''}".strip(),
+        "status": value["status"],
+    }  # fmt: skip
 
 
 def _kw(text: str | None, option: str, *, least: int | None = None) -> Fraction | None:

@@ -59,6 +59,8 @@ TABLE = {
     "GET /v1/programs": "read",
     "GET /v1/programs/{id}": "read",
     "GET /v1/programs/{id}/allowed": "read",
+    "GET /v1/programs/{id}/performance": "money",
+    "GET /v1/events/{id}/performance": "money",
     "GET /v1/enrollments": "read",
     "POST /v1/enrollments": "programs",
     "GET /v1/enrollments/{id}": "read",

@@ -53,6 +53,7 @@ from gateway.services.programs.fact_trail import FactTrail
 from gateway.services.programs.outbox import ChangeOutbox
 from gateway.services.programs.participation import ProgramParticipation
 from gateway.services.programs.sign_ups import SignUps
+from gateway.services.programs.performance import PerformanceReader
 from gateway.services.programs.terms import program_terms
 from gateway.services.settings import EligibilitySettings, ProgramSettings
 from gateway.services.telemetry.history import History
@@ -244,6 +245,7 @@ async def rig(
             envelope=lambda: world.control.newest.envelope,
             programs=programs,
         ),
+        performance=PerformanceReader(state_dir),
         enrollments=enrollments,
         rates=RateView(enrollments=enrollments, clock=world.clock, programs=rules),
         participation=ParticipationView(

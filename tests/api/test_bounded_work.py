@@ -20,6 +20,7 @@ from tests.api.routes.test_telemetry import DAY_MS, street
 from tests.api.test_app import HEADER, Rig, body_of
 from tests.builders.energy_batches import T0
 from tests.builders.fakes import FACTS, ScriptedSink
+from tests.builders.stored_performance import stored_event
 from tests.services.programs.stores import BASE, CONSENT
 from tests.services.programs.stores import table as rows_of
 from tests.work import Work, counted
@@ -72,6 +73,7 @@ def requests(r: Rig) -> dict[tuple[str, str], list[Asked]]:
     span = {"from": rfc3339(T0), "to": rfc3339(T0 + 3_600_000)}
     season = {"from": "2026-07-01T00:00:00Z", "to": "2026-09-01T00:00:00Z"}
     page = {"limit": "1000"}
+    played = {"from": "2025-05-01T00:00:00Z", "to": "2025-09-01T00:00:00Z", "limit": "200"}
     day = rfc3339(DAY_MS)[:10]
     return {
         ("GET", "/v1/devices"): [("/v1/devices", {"params": page}, 200)],
@@ -144,6 +146,8 @@ def requests(r: Rig) -> dict[tuple[str, str], list[Asked]]:
         ("POST", "/v1/signals/leap/group"): [("/v1/signals/leap/group", {"json": {}}, 404)],
         ("GET", "/v1/programs"): [("/v1/programs", {}, 200)],
         ("GET", "/v1/programs/{id}"): [("/v1/programs/ct-ess", {}, 200)],
+        ("GET", "/v1/programs/{id}/performance"): [("/v1/programs/p/performance", {"params": played}, 200)],
+        ("GET", "/v1/events/{id}/performance"): [("/v1/events/e-0/performance", {"params": page}, 200)],
         ("GET", "/v1/programs/{id}/allowed"): [("/v1/programs/dsgs-option3/allowed", {"params": season}, 200)],
         ("GET", "/v1/leap/enrollments"): [("/v1/leap/enrollments", {}, 200)],
         ("POST", "/v1/leap/enrollments"): [("/v1/leap/enrollments", {"json": {}}, 409)],
@@ -208,7 +212,10 @@ async def populate(r: Rig) -> None:
 
 
 async def test_every_route_works_a_bounded_stretch_between_two_awaits(tmp_path: Path) -> None:
-    async with street(tmp_path, ScriptedSink("all"), more=DEVICES, programs=PROGRAMS) as s:
+    state_dir = tmp_path / "state"
+    for day in range(100):
+        stored_event(state_dir, f"e-{day}", homes=2 if day else DEVICES, days=day)
+    async with street(tmp_path, ScriptedSink("all"), more=DEVICES, programs=PROGRAMS, state_dir=state_dir) as s:
         r = s.rig
         asked = requests(r)
         await populate(r)

@@ -193,6 +193,10 @@ class EnrollmentBook:
         """Programs of which an enrollment or a consent is known, by name."""
         return sorted({*self._status, *self._consent})
 
+    def customers(self) -> list[str]:
+        """Customers by the number that the book gives them."""
+        return [*self._customers]
+
     def number_of(self, subject: Subject) -> int:
         """The number of a subject, `NOTHING` if no fact names it."""
         return self._number_of.get(subject, NOTHING)

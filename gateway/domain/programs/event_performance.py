@@ -5,7 +5,7 @@ A figure that rests on a missing price, type, baseline or interval says so. Base
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from fractions import Fraction
 
@@ -27,7 +27,7 @@ from gateway.domain.programs.metered import EventIntervals, MeteredWh
 from gateway.domain.programs.pricing import cited_rules
 from gateway.domain.programs.shortfalls import AskedOf, Short, Shortfalls, shortfalls
 from gateway.domain.rules.calendar import local_day
-from gateway.domain.rules.performance import Cited, Doubt, Level, MeasurementPoint
+from gateway.domain.rules.performance import BaselineMethod, Cited, Doubt, Level, MeasurementPoint
 from gateway.domain.rules.program import ProgramVersion
 from gateway.domain.rules.stacking import StackedClaim
 from gateway.domain.types import Floats, Ints
@@ -64,7 +64,7 @@ class EventHomes:
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PlayedEvent:
     """An occurrence that is over. `claim`: the name of its own claim among `claims`; `awarded_w`: of each hour of it
-    (None: no power was asked for), `nominated_w`: of all its homes."""
+    (None: none was asked for), `nominated_w`: of all its homes; `bounded_w`: by claim what its nomination bounds."""
 
     version: ProgramVersion
     point: MeasurementPoint
@@ -73,6 +73,7 @@ class PlayedEvent:
     claims: Sequence[StackedClaim]
     awarded_w: Sequence[Fraction] | None = None
     nominated_w: Fraction | None = None
+    bounded_w: Mapping[str, float] = field(default_factory=dict)
     own_meter: bool = True
     """Whether the program's meter is read through the home's own one: then figures are estimates."""
 
@@ -154,8 +155,9 @@ def event_performance(event: PlayedEvent, homes: EventHomes, areas: Mapping[str,
     intervals, version = event.intervals, event.version
     first = local_day(version.zone, intervals.from_ms)
     cited = cited_rules(version, [first])
+    _note_measurement(version, cited)
     at_home = HomeEnergy(batteries=homes.measured.added(homes.site_of, len(homes.homes)), grid=homes.grid)
-    shared = shared_energy(at_home.batteries, at_home.load, event.claims, intervals)
+    shared = shared_energy(at_home.batteries, at_home.load, event.claims, intervals, event.bounded_w)
     share = shared.shares[event.claim]
     nominal_w = homes.nominal_w
     found = delivered(cited, event.point, share.net, at_home, homes.before, nominal_w, intervals)
@@ -173,6 +175,15 @@ def event_performance(event: PlayedEvent, homes: EventHomes, areas: Mapping[str,
         own_use_wh=_own_use_wh(shared, event, intervals), unsure_homes=int((~share.sure).any(axis=1).sum()),
         figures=figures.all(), rests_on_unverified=cited.rests_on_unverified,
     )  # fmt: skip
+
+
+def _note_measurement(version: ProgramVersion, cited: Cited) -> None:
+    if version.measurement is not None:
+        cited.read("measurement.point", version.measurement.point)
+        cited.read("measurement.interval_length_s", version.measurement.length_s)
+    window, method = version.preparation.adjustment, cited.rules.baseline.value
+    if window is not None and method in (BaselineMethod.CAISO_PDR, BaselineMethod.SAME_DAY):
+        cited.read("performance.adjustment_window", window)
 
 
 def _valued(

@@ -11,7 +11,7 @@ import numpy as np
 
 from gateway.domain.programs.metered import EventIntervals, MeteredWh
 from gateway.domain.rules.stacking import StackedClaim, stacked
-from gateway.domain.types import Bools, Ints
+from gateway.domain.types import Bools, Floats, Ints
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -33,17 +33,29 @@ class SharedEnergy:
 
 
 def shared_energy(
-    net: MeteredWh, load: MeteredWh, claims: Sequence[StackedClaim], intervals: EventIntervals
+    net: MeteredWh,
+    load: MeteredWh,
+    claims: Sequence[StackedClaim],
+    intervals: EventIntervals,
+    nominated_w: Mapping[str, float] | None = None,
 ) -> SharedEnergy:
     """Share what homes gave (`net`, + = discharge) among claims, whose times are instants (UTC ms) here. `load`: what
-    each home would have drawn without its batteries."""
+    each home would have drawn without its batteries. `nominated_w`: by claim what bounds all of its homes together;
+    each has of that by what it gave."""
+    bounds = nominated_w or {}
     found = {claim.name: np.zeros(net.wh.shape, dtype=np.int64) for claim in claims}
     sure = {claim.name: np.ones(net.wh.shape, dtype=np.bool_) for claim in claims}
     own_use_wh = np.zeros(net.wh.shape, dtype=np.int64)
     loads = load.floats
     for place, start_ms in enumerate(intervals.starts_ms.tolist()):
-        here = [replace(one, from_ms=one.from_ms - start_ms, until_ms=one.until_ms - start_ms) for one in claims]
         net_wh = net.wh[:, place]
+        here = [
+            replace(
+                one, from_ms=one.from_ms - start_ms, until_ms=one.until_ms - start_ms,
+                nomination_w=_by_home(bounds[one.name], net_wh, one.homes) if one.name in bounds else one.nomination_w,
+            )
+            for one in claims
+        ]  # fmt: skip
         whose = stacked(net_wh, loads[:, place], here, intervals.length_ms)
         own_use_wh[:, place] = whose.own_use_wh
         for claim in here:
@@ -59,6 +71,13 @@ def shared_energy(
         },
         own_use_wh=own_use_wh,
     )
+
+
+def _by_home(nominated_w: float, net_wh: Ints, homes: Bools) -> Floats:
+    """What of a nomination is each home's."""
+    given = np.maximum(net_wh, 0) * homes
+    found: Floats = nominated_w * given / max(int(given.sum()), 1)
+    return found
 
 
 def battery_parts(share: EventShare, batteries: MeteredWh, site_of: Ints) -> MeteredWh:

@@ -174,6 +174,15 @@ class DailyColumns:
             }  # fmt: skip
         return max(token, int(newest)), days
 
+    def newest_token(self, frame: DayFrame, first: date, until: date) -> int:
+        """The token of the version that was written last of a day from `first` until before `until`, 0 = of none."""
+        with self._told():
+            found = self._db.execute(
+                "SELECT max(id) FROM site_days WHERE frame = ? AND day >= ? AND day < ?",
+                (self._frame(frame), first.toordinal(), until.toordinal()),
+            ).fetchone()
+        return int(found[0] or 0)
+
     def progress(self, name: str) -> tuple[int, int] | None:
         """Up to which place (file, row) of the interval log everything is in here."""
         with self._told():
@@ -184,7 +193,8 @@ class DailyColumns:
 
     def put(self, days: SiteDays, now_ms: int) -> int:
         """Store what differs from the newest versions as the next ones; returns how many."""
-        self._check_disk()
+        with self._told():
+            check_free(self.path)
         bodies = encode(days)
         with self._told(), transaction(self._db):
             number = self._added_frame(days.frame)
@@ -288,13 +298,6 @@ class DailyColumns:
             for statement in _SCHEMA:
                 self._db.execute(statement)
 
-    def _check_disk(self) -> None:
-        with self._told():
-            usage = shutil.disk_usage(self.path.parent)
-        kept = min(max(KEPT_FREE_PART * usage.total, KEPT_FREE_BYTES), usage.total / 2)
-        if usage.free < kept:
-            raise StorageError(f"{self.path}: the disk has {usage.free >> 20} MiB left; {int(kept) >> 20} stay free")
-
     @contextmanager
     def _told(self) -> Iterator[None]:
         try:
@@ -309,3 +312,11 @@ class DailyColumns:
 
 def _json(values: Sequence[object]) -> str:
     return json.dumps(values)
+
+
+def check_free(path: Path) -> None:
+    """Raises StorageError where the disk of a file has less left than the daemon's own stores leave."""
+    usage = shutil.disk_usage(path.parent)
+    kept = min(max(KEPT_FREE_PART * usage.total, KEPT_FREE_BYTES), usage.total / 2)
+    if usage.free < kept:
+        raise StorageError(f"{path}: the disk has {usage.free >> 20} MiB left; {int(kept) >> 20} stay free")

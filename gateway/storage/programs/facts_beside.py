@@ -29,6 +29,14 @@ def programs_enrolled(state_dir: Path) -> set[str]:
         return {name for (name,) in db.execute("SELECT DISTINCT program FROM facts WHERE kind = 'enrollment'")}
 
 
+def facts_sign(state_dir: Path) -> str:
+    """Another text once a fact was noted. Raises StorageError, CorruptState."""
+    with _opened(state_dir) as db:
+        if db is None:
+            return ""
+        return "/".join(map(str, db.execute("SELECT count(*), max(id), max(noted_ms) FROM facts").fetchone()))
+
+
 @contextmanager
 def _opened(state_dir: Path) -> Iterator[sqlite3.Connection | None]:
     """None: nothing was ever noted."""

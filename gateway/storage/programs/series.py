@@ -134,6 +134,13 @@ class ProgramSeries:
                 )
             ]
 
+    def sign(self, program: str) -> str:
+        """Another text once something was imported for a program, or said of where its sites are."""
+        with self._open() as db:
+            newest = db.execute("SELECT max(id) FROM series_imports WHERE program = ?", (program,)).fetchone()[0]
+            areas = db.execute("SELECT count(*), max(noted_ms) FROM site_areas WHERE program = ?", (program,))
+            return f"{newest}/{'/'.join(map(str, areas.fetchone()))}"
+
     def _add(self, kind: Kind, key: SeriesKey, rows: Sequence[list[object]], about: SeriesImport) -> ImportedSeries:
         text = msgspec.json.encode(rows)
         digest = hashlib.sha256(text).hexdigest()

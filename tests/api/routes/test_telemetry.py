@@ -52,7 +52,7 @@ class Street:
 @asynccontextmanager
 async def street(
     directory: Path, *sinks: Sink, auditable: Mapping[str, Auditable] = MappingProxyType({}), more: int = 0,
-    programs: Mapping[str, LoadedProgram] = MappingProxyType({}),
+    programs: Mapping[str, LoadedProgram] = MappingProxyType({}), state_dir: Path = Path("nowhere"),
 ) -> AsyncIterator[Street]:  # fmt: skip
     """Three homes of twelve intervals; the second has a gap of two, the first interval of the third was made again.
     `more` homes have none."""
@@ -80,7 +80,9 @@ async def street(
                 clock=clock, auditable=auditable,
             )  # fmt: skip
 
-        async with rig(devices=3 + more, files=log.files_from, upstream=upstream, programs=programs) as r:
+        async with rig(
+            devices=3 + more, files=log.files_from, upstream=upstream, programs=programs, state_dir=state_dir
+        ) as r:
             yield Street(r, log, list(sinks), deliveries)
 
 

@@ -58,6 +58,15 @@ def test_a_share_that_rests_on_an_unknown_load_is_not_sure() -> None:
     assert not found.shares["ra"].sure.any()
 
 
+def test_a_nomination_of_all_homes_together_is_theirs_by_what_each_gave() -> None:
+    net, load = metered([1_000] * 4, [500] * 4), metered([0] * 4, [0] * 4)
+    mine = claim("a", 1, [True, True], BESIDE)
+    found = shared_energy(net, load, [mine], HOUR, {"a": 3_000.0})
+    assert found.shares["a"].net.wh.tolist() == [[500] * 4, [250] * 4]
+    assert found.own_use_wh.tolist() == [[500] * 4, [250] * 4]
+    assert not shared_energy(net, load, [mine], HOUR, {"a": 6_000.0}).own_use_wh.any()
+
+
 WH = st.integers(-500, 900)
 
 
