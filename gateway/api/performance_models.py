@@ -32,7 +32,7 @@ class PerformanceValue(Body):
     why: str | None
 
 
-class PerformanceRow(Body):
+class PerformanceFigureRow(Body):
     """A battery, a home, a customer or (`name` empty) the program; `within`: the home of a battery, the customer of a
     home. `asked_wh` and `given_wh` (all that was given, whosever it is) are in the direction that was asked;
     `short_because` sums to `short_wh`. `late_s` null: nothing started. `value` null: the program pays on another
@@ -98,7 +98,7 @@ class EventPerformanceRow(PerformanceRevisionRow):
     unsure_homes: int
     counts: dict[str, int]
     left_out: LeftOutBatteries
-    figure: PerformanceRow
+    figure: PerformanceFigureRow
     rests_on_unverified: list[UnverifiedValue]
 
 
@@ -106,7 +106,7 @@ class EventPerformanceState(EventPerformanceRow):
     """An event with a page of its figures by name. `revisions`: all of the event's, the newest first, up to 100."""
 
     level: str
-    figures: list[PerformanceRow]
+    figures: list[PerformanceFigureRow]
     next: str | None
     revisions: list[PerformanceRevisionRow]
 

@@ -10,7 +10,7 @@ from gateway.api.performance_models import (
     EventPerformanceRow,
     EventPerformanceState,
     PerformanceRevisionRow,
-    PerformanceRow,
+    PerformanceFigureRow,
     ProgramPerformanceList,
 )
 from gateway.api.route import RestRoute
@@ -98,7 +98,7 @@ class PerformanceRoutes:
                 "revisions": [_revision(one) for one in found.others],
             }
         )
-        rows = (PerformanceRow.model_validate(figure) for figure in found.figures)
+        rows = (PerformanceFigureRow.model_validate(figure) for figure in found.figures)
         return await json_list(request, body, "figures", rows)
 
     async def program(self, request: web.Request) -> web.StreamResponse:
