@@ -9,8 +9,8 @@ from gateway.api.exchange import PAGE_MAX, json_list, problem, read_query
 from gateway.api.performance_models import (
     EventPerformanceRow,
     EventPerformanceState,
-    PerformanceRevisionRow,
     PerformanceFigureRow,
+    PerformanceRevisionRow,
     ProgramPerformanceList,
 )
 from gateway.api.route import RestRoute
