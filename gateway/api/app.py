@@ -137,7 +137,6 @@ def make_app(parts: Parts) -> web.Application:
         EnrollmentRoutes(parts.enrollments, parts.participation, parts.eligibility, parts.sign_ups, parts.clock),
         SignUpRoutes(parts.sign_ups, parts.enrollments),
         PerformanceRoutes(parts.performance, parts.clock),
-        EnrollmentRoutes(parts.enrollments, parts.participation, parts.eligibility, parts.clock),
         RateRoutes(parts.rates),
         WebhookRoutes(parts.webhooks),
         OutboxRoutes(parts.outbox, parts.leap_dispatch.webhooks),

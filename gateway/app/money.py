@@ -152,7 +152,7 @@ class MoneyProcess(Part):
         given, said = process.stdin, process.stdout
         if given is None or said is None:
             raise ConnectionError("no pipe")
-        given.write(self._plan.model_dump_json().encode() + b"\n")
+        given.write(self._plan.model_dump_json(exclude_unset=True).encode() + b"\n")
         async with asyncio.timeout(self._plan.money.silent_s):
             await given.drain()
         while True:

@@ -171,6 +171,18 @@ async def test_a_disk_that_takes_nothing_is_said_and_work_goes_on_when_it_does(t
         await until(lambda: not process.warnings())
 
 
+async def test_a_program_of_the_configuration_that_says_no_zone_has_that_of_its_file(tmp_path: Path) -> None:
+    await history(tmp_path)
+    directory = tmp_path / "programs"
+    directory.mkdir()
+    (directory / "dsgs-option3.yaml").write_bytes((PROGRAMS / "dsgs-option3.yaml").read_bytes())
+    wanted = plan(tmp_path, programs_dir=directory)
+    named = wanted.model_copy(update={"programs": {"dsgs-option3": ProgramSettings(interval_length_s=900)}})
+    async with running(named) as process:
+        await until(lambda: value(process, "gateway_money_job_success_timestamp_seconds", job="performance") > 0)
+        assert value(process, "gateway_money_restarts", reason="ended") == 0
+
+
 async def test_a_second_process_writes_nothing_beside_the_first(tmp_path: Path) -> None:
     async with running(plan(tmp_path)) as process:
         await until(lambda: value(process, "gateway_money_running") == 1)
