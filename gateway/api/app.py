@@ -49,8 +49,8 @@ from gateway.services.programs.eligibility import Eligibility
 from gateway.services.programs.enrollment import Enrollments
 from gateway.services.programs.nominations import Nominations
 from gateway.services.programs.outbox import ChangeOutbox
-from gateway.services.programs.sign_ups import SignUps
 from gateway.services.programs.performance import PerformanceReader
+from gateway.services.programs.sign_ups import SignUps
 from gateway.services.telemetry.history import History
 from gateway.services.telemetry.raw import RawMessages
 from gateway.signals.webhook.door import WebhookDoor

@@ -52,8 +52,8 @@ from gateway.services.programs.enrollment import Enrollments
 from gateway.services.programs.fact_trail import FactTrail
 from gateway.services.programs.outbox import ChangeOutbox
 from gateway.services.programs.participation import ProgramParticipation
-from gateway.services.programs.sign_ups import SignUps
 from gateway.services.programs.performance import PerformanceReader
+from gateway.services.programs.sign_ups import SignUps
 from gateway.services.programs.terms import program_terms
 from gateway.services.settings import EligibilitySettings, ProgramSettings
 from gateway.services.telemetry.history import History
