@@ -241,6 +241,7 @@ async def scrape() -> dict[str, Any]:
         door=Doorway(callers=Callers, clock=SystemClock(), refusals=Refusals(SystemClock())),
         leap=nobody, raw=nobody, audit=nobody, past=nobody, programs=nobody, enrollments=nobody,
         participation=nobody, eligibility=nobody, webhooks=nobody, outbox=nobody, rates=nobody, sign_ups=nobody,
+        performance=nobody,
     )  # fmt: skip
     runner = web.AppRunner(make_app(parts), handle_signals=False)
     await runner.setup()

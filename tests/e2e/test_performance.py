@@ -51,8 +51,10 @@ def with_program(s: Street, directory: Path) -> Daemon:
     return Daemon(directory, s.daemon.broker_port, change, http_port=s.daemon.http_port)
 
 
-def child_of(pid: int) -> int:
+def money_process(daemon: Daemon) -> int:
     """The process that works out money."""
+    assert daemon.child.process is not None
+    pid = daemon.child.process.pid
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
     found = [int(child) for child in children if b"money_worker" in Path(f"/proc/{child}/cmdline").read_bytes()]
     assert len(found) == 1
@@ -93,14 +95,14 @@ async def test_an_event_is_worked_out_within_a_minute_and_again_when_a_late_inte
             assert first["figure"]["value"]["status"] == "provisional (intervals missing)"
             assert sum(row["energy_wh"] for row in first["figures"]) == first["figure"]["energy_wh"] > 0
 
-            process = child_of(daemon.child.pid)
+            process = money_process(daemon)
             os.kill(process, signal.SIGKILL)
             second = await performance(daemon, 2, by_ms=end_ms + 3 * MINUTE_MS)
             assert any(f"intervals of {away}" in why for why in second["because"])
             assert second["figure"]["energy_wh"] > first["figure"]["energy_wh"]
             older = await daemon.ask("GET", "/v1/events/evening/performance?revision=1")
             assert older.body["figure"] == first["figure"]
-            assert child_of(daemon.child.pid) != process
+            assert money_process(daemon) != process
             listed = await daemon.ask("GET", "/v1/programs/test/performance")
             assert [(row["event"], row["revision"]) for row in listed.body["events"]] == [
                 ("evening", second["revision"])
