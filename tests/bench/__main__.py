@@ -9,7 +9,8 @@ import uvloop
 
 BENCHES = (
     "ingest", "paced", "fanout", "mixed", "tick", "memory", "modbus", "allocate", "track", "csv", "log", "outage",
-    "edge", "stretch", "season-market", "dsgs-season", "persistence", "columns",
+    "edge", "stretch", "season-market", "dsgs-season", "persistence", "columns", "season",
+    "beside",
 )  # fmt: skip
 
 

@@ -25,7 +25,7 @@ from typing import Any
 from gateway.app.daemon import keep_memory
 from simulators.homes import Homes
 from tests.bench.rig import aim, pin, report
-from tests.bench.season import Evening, Freedom, Season, dsgs, evenings, season_homes
+from tests.bench.season_evenings import Evening, Freedom, Season, dsgs, evenings, season_homes
 
 HOMES, QUICK_HOMES = 12, 6
 QUICK_EVENTS = 3

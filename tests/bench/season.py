@@ -1,386 +1,291 @@
-"""A DSGS season at simulated homes: the public event hours and prices of 2025, day-ahead notice, the real control core
-over firmware and physics (`street`), and what a clairvoyant could have got out of the same homes (`season_optimum`).
+"""Season: the performance of a season's events, from the daily columns as they are stored to the money.
 
-Time outside the event days and the day before is physics alone. Each stretch of days has a gateway of its own, which
-knows nothing of the one before.
+10,000 homes with a battery each, 35 events of 2 to 4 hours on weekdays from May to October, intervals of 5 minutes, a
+10-in-10 baseline with same-day adjustment on the home's meter. Two processes share the homes; each reads every weekday
+once, keeps as many as a baseline looks back, and settles the events in turn (`event_performance`, all levels).
+
+`seconds` is from their start to the last figure, and `busy_seconds` the CPU time of the busier one, which is what it
+takes on two cores that nobody else uses; `settle_x` our CPU per event over that of a straight script which has
+the same arrays: numpy for energy, Decimal where money begins. It keeps a total per home, nothing by hour, customer or
+reason, and says of nothing why. Both must agree on the energy of the program. The days of 500 homes are stored under
+20 names each: what is read and settled is as much as of 10,000, making it would take longer than all the rest.
 """
 
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from csv import DictReader
-from dataclasses import dataclass, field, replace
-from datetime import date, datetime, timedelta
-from datetime import time as clock_time
-from functools import cached_property
-from itertools import groupby, pairwise
+import asyncio
+import json
+import os
+import sqlite3
+import sys
+import time
+from collections import deque
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import date, timedelta
+from decimal import ROUND_HALF_UP, Decimal
+from fractions import Fraction
 from pathlib import Path
-from typing import Literal
-from zoneinfo import ZoneInfo
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 
-from gateway.clock import ManualClock
-from gateway.domain.events.request import power
-from gateway.domain.rules.program import GridProgram
-from gateway.domain.rules.values import Certainty, Evident
-from gateway.profiles.compile import Codec
-from gateway.programs.loader import load_program
-from gateway.services.settings import ControlSettings, MaintenanceSettings
-from simulators.battery import Batteries
-from simulators.curves import DAY_S
-from simulators.homes import Floats, Homes, make_homes
-from simulators.weather import SeasonCurves
-from tests.bench.season_optimum import Battery, Event, best_wh, between, capacity_kw
-from tests.scenes.street import Street, reference
+from gateway.app.money_worker import NICE
+from gateway.domain.events.delivery_records import Failure, Status
+from gateway.domain.programs.day_builder import DayBuilder
+from gateway.domain.programs.delivered import EnergyBefore, HomeEnergy
+from gateway.domain.programs.event_performance import EventHomes, FigureLevel, PlayedEvent, event_performance
+from gateway.domain.programs.event_value import PaidHome
+from gateway.domain.programs.metered import EventIntervals, MeteredWh
+from gateway.domain.programs.shortfalls import AskedOf
+from gateway.domain.programs.site_day import DayFrame, SiteChannel, SiteDays
+from gateway.domain.rules.calendar import HOUR_MS, local_ms
+from gateway.domain.rules.performance import BaselineMethod, Formula, MeasurementPoint
+from gateway.domain.rules.stacking import StackedClaim
+from gateway.storage.programs.daily import DailyColumns
+from tests.bench.columns import home_days
+from tests.bench.rig import aim, report
+from tests.builders.played_events import program
 
-HOURS = Path(__file__).parents[1] / "programs" / "dsgs_2025_hours.csv"
-PROGRAM = Path(__file__).parents[2] / "config" / "programs" / "dsgs-option3.yaml"
-ZONE = ZoneInfo("America/Los_Angeles")
-PAID = ("Capacity", "Test Capacity")
-BASELINE_RATIO = 0.107899
-"""Prescriptive baseline of residential 2-hour batteries (reported, not verified)."""
-DURATION_H = 2.0
-NOTICE_HOUR = 15
-"""Local time of the notice, on the day before."""
-FIRST_HOUR = 14
-"""Local time of the day before at which a stretch begins."""
-
-MORNING_HOUR = 7
-
-OWN_STEP_S = 60.0
-"""Physics of batteries in their maker's mode."""
-ORDINARY_S, KEEPING_S, EVENT_S, EDGE_S = 240.0, 40.0, 15.0, 2.0
-"""From tick to tick: on ordinary time, while energy is kept (often enough to renew every lease in time), in an event,
-and around the edges."""
-EDGE_BEFORE_S, EDGE_AFTER_S, RELEASE_S = 10.0, 60.0, 120.0
-QUARTER_H = 0.25
-LOAD_X, CLEAR_H = 1.4, 6.5
-"""Mean load of a home over its base, appliances included; hours of full sun that a clear summer day is worth."""
-RAMP_S = 30.0
+ZONE = "America/Los_Angeles"
+FRAME = DayFrame(zone=ZONE, length_s=300)
+FIRST, LAST = date(2026, 4, 13), date(2026, 10, 30)
+SITES, EVENTS, DISTINCT, PROCESSES = 10_000, 35, 500, 2
+LIKE_DAYS, LOOK_BACK = 10, 12
+SECONDS_MOST, SETTLE_MOST = 60.0, 3.0
+RATE = Decimal(2)
+RULES = program(
+    BaselineMethod.CAISO_PDR, Formula.ENERGY, amount=str(RATE),
+    parameters={"days": "10", "highest": "10", "look-back-days": "45", "cap-low": "0.8", "cap-high": "1.2"},
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Evening:
-    """The event of one day: local date, the hour at which it begins, and of each of its hours whether it is paid and
-    its price in $/MWh."""
+class SeasonEvent:
+    """An event on a local day: the hours that it begins and ends with."""
 
     day: date
-    hour: int
-    paid: tuple[bool, ...]
-    prices: tuple[float, ...]
+    begins: int
+    ends: int
+
+    @property
+    def intervals(self) -> EventIntervals:
+        from_ms, until_ms = (local_ms(ZONE, self.day, hour * 60) for hour in (self.begins, self.ends))
+        return EventIntervals(from_ms=from_ms, until_ms=until_ms, length_ms=FRAME.length_s * 1000)
 
 
-def evenings(path: Path = HOURS) -> list[Evening]:
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(DictReader(file))
-    found = []
-    for day, group in groupby(rows, key=lambda row: row["date"]):
-        hours = list(group)
-        found.append(
-            Evening(
-                day=date.fromisoformat(day),
-                hour=int(hours[0]["hour_end"]) - 1,
-                paid=tuple(row["event_type"] in PAID for row in hours),
-                prices=tuple(float(row["caiso_lmp_usd_per_mwh"]) for row in hours),
-            )
+def weekdays() -> list[date]:
+    days = (FIRST + timedelta(days=n) for n in range((LAST - FIRST).days + 1))
+    return [day for day in days if day.weekday() < 5]
+
+
+def events_of(count: int) -> list[SeasonEvent]:
+    rng = np.random.default_rng(35)
+    days = sorted(rng.choice(np.arange(LOOK_BACK + 3, len(weekdays())), count, replace=False).tolist())
+    lengths = rng.integers(2, 5, count).tolist()
+    return [
+        SeasonEvent(day=weekdays()[at], begins=17, ends=17 + length) for at, length in zip(days, lengths, strict=True)
+    ]
+
+
+def store_days(state_dir: Path, sites: int, days: Sequence[date]) -> None:
+    """The days of `DISTINCT` homes under as many names as are asked for."""
+    rng = np.random.default_rng(7)
+    distinct = min(sites, DISTINCT)
+    with DailyColumns(state_dir, write=True) as store:
+        for day in days:
+            page, stays = home_days(FRAME, day, distinct, rng, gaps=0.0)
+            builder = DayBuilder(FRAME, day, stays)
+            builder.add(page)
+            store.put(builder.result(), 1)
+        path = store.path
+    with closing(sqlite3.connect(path)) as db:
+        known = [row[0] for row in db.execute("SELECT id FROM sites ORDER BY name")]
+        db.executemany(
+            "INSERT INTO sites (name) VALUES (?)", [(f"home-{n:06d}",) for n in range(distinct, sites)]
+        )  # fmt: skip
+        named = [row[0] for row in db.execute("SELECT id FROM sites ORDER BY name")]
+        twins = [(named[n], known[n % distinct]) for n in range(distinct, sites)]
+        db.execute("CREATE TEMP TABLE twin (site INTEGER, like INTEGER)")
+        db.executemany("INSERT INTO twin VALUES (?, ?)", twins)
+        db.execute(
+            "INSERT INTO site_days (frame, day, site, version, written_ms, body) "
+            "SELECT frame, day, twin.site, version, written_ms, body FROM site_days "
+            "JOIN twin ON twin.like = site_days.site ORDER BY day, twin.site"
         )
-    return found
+        db.commit()
 
 
-def dsgs(keep_h: float | None = None) -> GridProgram:
-    """The program as its file says, but that energy is kept for `keep_h` before an event (None: that too)."""
-    program = load_program(PROGRAM).program
-    if keep_h is None:
-        return program
-    keep_s = Evident(value=keep_h * 3_600, certainty=Certainty.UNVERIFIED, source="bench")
-    return replace(
-        program,
-        versions=tuple(
-            replace(version, preparation=replace(version.preparation, keep_s=keep_s)) for version in program.versions
-        ),
+class Half:
+    """The homes of one process: reads days in turn, and settles the events on them."""
+
+    def __init__(self, state_dir: Path, sites: Sequence[str], events: Sequence[SeasonEvent]) -> None:
+        self._store = DailyColumns(state_dir)
+        self._sites = sites
+        self._events = {event.day: event for event in events}
+        self._before: deque[SiteDays] = deque(maxlen=LOOK_BACK)
+        self.read_s = self.settle_s = self.straight_s = 0.0
+        self.wh = Fraction(0)
+        self.straight_wh = 0.0
+        self.cents = self.straight_cents = Decimal(0)
+        self.intervals = 0
+
+    def run(self) -> None:
+        days = weekdays()
+        last = max(self._events, default=FIRST)
+        began = time.process_time()
+        for today in self._store.days(FRAME, [day for day in days if day <= last], sites=self._sites):
+            self.read_s += time.process_time() - began
+            event = self._events.get(today.day)
+            if event is not None:
+                self._settle(event, today)
+            else:
+                self._before.append(today)
+            began = time.process_time()
+        self._store.__exit__()
+
+    def _settle(self, event: SeasonEvent, today: SiteDays) -> None:
+        began = time.process_time()
+        homes = self._homes(event, today)
+        intervals = event.intervals
+        claim = StackedClaim(
+            name="mine", rank=1, homes=np.ones(len(today.sites), dtype=np.bool_), from_ms=intervals.from_ms,
+            until_ms=intervals.until_ms,
+        )  # fmt: skip
+        played = PlayedEvent(
+            version=RULES, point=MeasurementPoint.SITE_CT, intervals=intervals, claim="mine", claims=[claim]
+        )  # fmt: skip
+        found = event_performance(played, homes, {})
+        self.wh += sum((hour.delivered_kw or Fraction(0) for hour in found.whole.hours), Fraction(0)) * 1000
+        value = None if found.whole.value is None else found.whole.value.value
+        self.cents += value or Decimal(0)
+        self.intervals += sum(one.wh.size for one in (homes.measured, homes.grid))
+        assert len(found.figures[FigureLevel.SITE]) == len(today.sites)
+        self.settle_s += time.process_time() - began
+        began = time.process_time()
+        self._straight(homes)
+        self.straight_s += time.process_time() - began
+
+    def _homes(self, event: SeasonEvent, today: SiteDays) -> EventHomes:
+        begin = event.begins * HOUR_MS // (FRAME.length_s * 1000)
+        end = event.ends * HOUR_MS // (FRAME.length_s * 1000)
+        hour = HOUR_MS // (FRAME.length_s * 1000)
+        like = list(self._before)[::-1]
+        now, window = energy_of([today], begin, end), energy_of([today], begin - 4 * hour, begin - hour)
+        before = EnergyBefore(
+            event=energy_of(like, begin, end), window=energy_of(like, begin - 4 * hour, begin - hour),
+            today=only_day(window), usable=np.ones((len(today.sites), len(like)), dtype=np.bool_),
+        )  # fmt: skip
+        n = len(today.sites)
+        measured, grid = only_day(now).batteries, only_day(now).grid
+        asked = AskedOf(
+            asked_wh=np.full(n, 4_500.0 * (event.ends - event.begins)), limits=np.zeros(n, dtype=np.uint64),
+            status=np.full(n, Status.COMPLETED, dtype=np.int8), failure=np.full(n, Failure.NONE, dtype=np.int8),
+            started_ms=np.full(n, event.intervals.from_ms), status_ms=np.full(n, event.intervals.until_ms),
+        )  # fmt: skip
+        return EventHomes(
+            batteries=tuple(f"battery-{site}" for site in today.sites), site_of=np.arange(n),
+            homes=tuple(PaidHome(name=site, customer=f"customer-{site}") for site in today.sites),
+            measured=measured, covered_pct=np.where(measured.known, 100.0, 0.0), grid=grid, asked=asked,
+            nominal_w=np.full(n, 5_000.0), before=before,
+        )  # fmt: skip
+
+    def _straight(self, homes: EventHomes) -> None:
+        """The same by hand."""
+        before = homes.before
+        assert before is not None
+        usual = np.maximum(before.event.grid.wh[:, :LIKE_DAYS], 0).mean(axis=1)
+        window = np.maximum(before.window.grid.wh[:, :LIKE_DAYS], 0).mean(axis=1).sum(axis=1)
+        today = np.maximum(before.today.grid.wh, 0).sum(axis=1)
+        ratio = np.clip(np.divide(today, window, out=np.ones(len(today)), where=window > 0), 0.8, 1.2)
+        wh = (usual * ratio[:, np.newaxis] - np.maximum(homes.grid.wh, 0)).sum(axis=1)
+        self.straight_wh += float(wh.sum())
+        self.straight_cents += sum(
+            ((Decimal(repr(one)) / 1000 * RATE).quantize(Decimal("0.01"), ROUND_HALF_UP) for one in wh.tolist()),
+            Decimal(0),
+        )
+
+
+def energy_of(days: Sequence[SiteDays], begin: int, end: int) -> HomeEnergy:
+    """Homes x days x intervals."""
+
+    def net(plus: SiteChannel, minus: SiteChannel) -> MeteredWh:
+        wh = np.stack([(d.energy_wh[plus] - d.energy_wh[minus])[:, begin:end] for d in days], axis=1)
+        known = np.stack([(d.known[plus] & d.known[minus])[:, begin:end] for d in days], axis=1)
+        return MeteredWh(wh=wh.astype(np.int64), known=known)
+
+    return HomeEnergy(
+        batteries=net(SiteChannel.DISCHARGE, SiteChannel.CHARGE), grid=net(SiteChannel.IMPORT, SiteChannel.EXPORT)
     )
 
 
-def season_homes(n: int, seed: int = 1, *, unsure_pct: float = 5.0) -> Homes:
-    """Homes with a battery and PV each. `unsure_pct`: what the product says of how sure its SoC is, and keeps."""
-    homes = make_homes(n, seed)
-    rng = np.random.default_rng([seed, 6])
-    rated_w = homes.discharge_w_max
-    coupled = rng.random(n) < 0.35
-    load_base_w = rng.uniform(250, 900, n)
-    export = rng.random(n) < 0.85
-    return replace(
-        homes,
-        sites=tuple(f"site-{i:05d}" for i in range(n)),
-        site_index=np.arange(n),
-        # a clear summer day yields 0.9 to 1.6 times what the home uses
-        pv_peak_w=(load_base_w * LOAD_X * 24 / CLEAR_H * rng.uniform(0.9, 1.6, n)).round(-2),
-        load_base_w=load_base_w,
-        inverter_w_max=np.where(coupled, rated_w * 1.2, np.inf),
-        reserve_pct=rng.choice(np.arange(10, 31, 5), size=n).astype(np.float64),
-        export_allowed=export,
-        grid_charge_allowed=np.zeros(n, dtype=np.bool_),
-        site_import_w_max=np.full(n, np.inf),
-        site_export_w_max=np.where(export, np.inf, np.nan),
-        soc_uncertainty_pct=np.full(n, unsure_pct),
-        soc_step_pct=np.where(unsure_pct >= 2, np.where(rng.random(n) < 0.8, 1.0, 0.1), 0.1),
-        ambient_c=rng.uniform(15, 28, n),
+def only_day(energy: HomeEnergy) -> HomeEnergy:
+    """Homes x intervals of the only day."""
+    return HomeEnergy(
+        batteries=MeteredWh(wh=energy.batteries.wh[:, 0], known=energy.batteries.known[:, 0]),
+        grid=MeteredWh(wh=energy.grid.wh[:, 0], known=energy.grid.known[:, 0]),
     )
 
 
-@dataclass
-class SeasonStreet(Street):
-    """A street whose product says how sure its SoC is."""
-
-    def installed(self) -> dict[str, Codec]:
-        codec = reference()
-        facts = replace(codec.facts, soc_uncertainty_pct=float(self.homes.soc_uncertainty_pct.max()))
-        return {codec.name: replace(codec, facts=facts)}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Freedom:
-    """What the optimum may do and know. `hours_alike`: prices differ from evening to evening alone. `obeys`: it serves
-    a test that is not paid as one that is. `unsure`: beside the reserve it keeps what the product says its SoC may be
-    wrong by. `since`: it is free from a moment before each event alone, the notice or the beginning of keeping, and
-    begins with what the batteries really had then (None: it is free all season)."""
-
-    hours_alike: bool = False
-    obeys: bool = False
-    unsure: bool = False
-    since: Literal["notice", "keep"] | None = None
+def settle_half(state_dir: str, number: int, sites: int, events: int) -> None:
+    """What each process does."""
+    names = [f"home-{n:06d}" for n in range(number, sites, PROCESSES)]
+    half = Half(Path(state_dir), names, events_of(events))
+    half.run()
+    told = {
+        "read_s": half.read_s, "settle_s": half.settle_s, "straight_s": half.straight_s, "wh": float(half.wh),
+        "straight_wh": half.straight_wh, "value": str(half.cents), "straight_value": str(half.straight_cents),
+        "intervals": half.intervals,
+    }  # fmt: skip
+    print(json.dumps(told))
 
 
-@dataclass
-class Season:
-    """`program`: what the events are of, and how long before them energy is kept. `given_wh`: by
-    evening, what each battery has
-    discharged less what it has charged, before its first hour and after each. `had_wh`: by evening and moment, the true
-    energy of each battery then."""
+def settle_for_ever(state_dir: str, sites: int, events: int) -> None:
+    """A report that runs until it is killed, at the priority of the process beside the daemon."""
+    os.nice(NICE)
+    print("runs", flush=True)
+    while True:
+        Half(Path(state_dir), [f"home-{n:06d}" for n in range(sites)], events_of(events)).run()
 
-    homes: Homes
-    events: Sequence[Evening]
-    program: GridProgram = field(default_factory=dsgs)
-    given_wh: dict[int, list[Floats]] = field(default_factory=lambda: defaultdict(list))
-    had_wh: dict[tuple[int, str], Floats] = field(default_factory=dict)
-    problems: list[str] = field(default_factory=list)
-    refused: list[str] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
-        self.first = self.events[0].day - timedelta(days=2)
-        self._midnight_ms = round(datetime.combine(self.first, clock_time(), tzinfo=ZONE).timestamp() * 1000)
-        days = (self.events[-1].day - self.first).days + 2
-        homes = self.homes
-        self.curves = SeasonCurves(
-            load_base_w=homes.load_base_w, pv_peak_w=homes.pv_peak_w, seed=homes.seed, first=self.first, days=days
-        )
-        self.batteries = Batteries(homes, time_s=0.0, guard=False, curves=self.curves)
-        self._start_wh = self.batteries.energy_wh.copy()
-
-    @property
-    def keep_h(self) -> float:
-        return self.program.versions[0].preparation.kept_s() / 3_600
-
-    def start_s(self, evening: Evening) -> float:
-        """Seconds since the first midnight at which an event begins."""
-        return (evening.day - self.first).days * DAY_S + evening.hour * 3_600.0
-
-    def end_s(self, evening: Evening) -> float:
-        return self.start_s(evening) + len(evening.prices) * 3_600.0
-
-    def _before(self, evening: Evening) -> tuple[tuple[Literal["notice", "keep"], float], ...]:
-        """When an event is known, and from when on its energy is kept."""
-        notice_s = ((evening.day - self.first).days - 1) * DAY_S + NOTICE_HOUR * 3_600.0
-        keep_s = self.start_s(evening) - self.keep_h * 3_600.0
-        return ("notice", notice_s), ("keep", max(keep_s, notice_s + EDGE_S))
-
-    # -- the run ---------------------------------------------------------------------------------------------
-
-    async def run(self) -> "Season":
-        numbered = list(enumerate(self.events))
-        while numbered:
-            count = 1
-            while count < len(numbered) and (numbered[count][1].day - numbered[count - 1][1].day).days == 1:
-                count += 1
-            await self._stretch(numbered[:count])
-            numbered = numbered[count:]
-        return self
-
-    async def _stretch(self, numbered: Sequence[tuple[int, Evening]]) -> None:
-        batteries, homes = self.batteries, self.homes
-        begin_s = ((numbered[0][1].day - self.first).days - 1) * DAY_S + FIRST_HOUR * 3_600.0
-        while batteries.time_s < begin_s:
-            batteries.step(min(OWN_STEP_S, begin_s - batteries.time_s))
-        now_ms = self._midnight_ms + round(begin_s * 1000)
-        settings = ControlSettings(
-            fleet_w_per_s=float(homes.discharge_w_max.sum()) / RAMP_S, maintenance=MaintenanceSettings(recovery_s=0)
-        )
-        street = SeasonStreet(
-            homes, settings=settings, physics=lambda *_args, **_other: batteries,
-            clock=ManualClock(utc_ms=now_ms), now_ms=now_ms, rules={self.program.id: self.program},
-        )  # fmt: skip
-        for at_s, number, what in sorted(self._moments(numbered)):
-            while (left_s := at_s - batteries.time_s) > 1e-6:
-                tick_s, until_s = self._pace(batteries.time_s, [evening for _, evening in numbered])
-                await street.go(min(left_s, until_s - batteries.time_s), tick_s=tick_s)
-            evening = self.events[number]
-            if what == "notice":
-                start_s = self.start_s(evening)
-                answer = await street.submit(
-                    f"dsgs-{evening.day}", in_s=start_s - at_s, s=self.end_s(evening) - start_s,
-                    target=power(None), program=self.program.id, kept_s=3_600 * self.keep_h,
-                )  # fmt: skip
-                if answer.reason is not None:
-                    self.refused.append(answer.reason)
-            if what.startswith("hour"):
-                self.given_wh[number].append(batteries.discharged_wh - batteries.charged_wh)
-            self.had_wh[number, what] = batteries.energy_wh.copy()
-        self.problems += street.problems
-
-    def _moments(self, numbered: Sequence[tuple[int, Evening]]) -> Iterator[tuple[float, int, str]]:
-        for number, evening in numbered:
-            for what, at_s in self._before(evening):
-                yield at_s, number, what
-            yield self.start_s(evening) - (evening.hour - MORNING_HOUR) * 3_600.0, number, "morning"
-            for hour in range(len(evening.prices) + 1):
-                yield self.start_s(evening) + hour * 3_600.0, number, f"hour {hour}"
-            yield self.end_s(evening) + RELEASE_S, number, "over"
-
-    def _pace(self, now_s: float, events: Sequence[Evening]) -> tuple[float, float]:
-        """From tick to tick, and until when so."""
-        spans = []
-        for evening in events:
-            start_s, end_s, keep_s = self.start_s(evening), self.end_s(evening), dict(self._before(evening))["keep"]
-            spans += [
-                (keep_s, start_s, KEEPING_S), (start_s, end_s, EVENT_S),
-                (keep_s - EDGE_BEFORE_S, keep_s + EDGE_AFTER_S, EDGE_S),
-                (start_s - EDGE_BEFORE_S, start_s + EDGE_AFTER_S, EDGE_S),
-                (end_s - EDGE_AFTER_S, end_s + RELEASE_S, EDGE_S),
-            ]  # fmt: skip
-        now = [tick_s for from_s, until_s, tick_s in spans if from_s <= now_s + 1e-6 < until_s]
-        edges = [edge_s for from_s, until_s, _ in spans for edge_s in (from_s, until_s) if edge_s > now_s + 1e-6]
-        return min(now, default=ORDINARY_S), min(edges, default=np.inf)
-
-    # -- judged ----------------------------------------------------------------------------------------------
-
-    @property
-    def run_kw(self) -> list[list[Floats]]:
-        """Mean net discharge of each battery in each hour of each evening."""
-        return [
-            [(after - before) / 1000 for before, after in pairwise(self.given_wh[number])]
-            for number in range(len(self.events))
-        ]
-
-    def best_kw(self, freedom: Freedom) -> list[list[Floats]]:
-        """The same of the optimum."""
-        found = [[np.zeros(len(self.homes)) for _ in evening.prices] for evening in self.events]
-        worth = self._worth(freedom)
-        for home in range(len(self.homes)):
-            battery = self._battery(home, freedom)
-            events = [self._event(home, number, battery, worth[number], freedom) for number in range(len(self.events))]
-            for number, steps_wh in enumerate(best_wh(battery, events, float(self._start_wh[home]))):
-                for hour, given_wh in enumerate(steps_wh.reshape(len(self.events[number].prices), -1).sum(axis=1)):
-                    found[number][hour][home] = given_wh / 1000
-        return found
-
-    def months(self, given_kw: list[list[Floats]], *, hours_alike: bool = False) -> dict[str, float]:
-        """Demonstrated capacity of all homes by month, in kW."""
-        homes = self.homes
-        baseline_kw = BASELINE_RATIO * np.minimum(homes.discharge_w_max, homes.capacity_wh / DURATION_H) / 1000
-        found: dict[str, float] = {}
-        for month, numbers in groupby(range(len(self.events)), key=lambda number: self.events[number].day.month):
-            hours = [
-                (given_kw[number][hour], price)
-                for number in numbers
-                for hour, (paid, price) in enumerate(
-                    zip(self.events[number].paid, self._prices(number, hours_alike), strict=True)
-                )
-                if paid
-            ]
-            prices = np.array([price for _, price in hours])
-            each = np.array([kw for kw, _ in hours])
-            found[f"{month:02d}"] = sum(
-                capacity_kw(each[:, home], prices, float(baseline_kw[home])) for home in range(len(homes))
+async def run(*, quick: bool, sites: int | None = None, events: int | None = None) -> dict[str, Any]:
+    count, of = sites or (400 if quick else SITES), events or (3 if quick else EVENTS)
+    last = max(event.day for event in events_of(of))
+    days = [day for day in weekdays() if day <= last]
+    with TemporaryDirectory() as directory:
+        began = time.perf_counter()
+        store_days(Path(directory), count, days)
+        store_s = time.perf_counter() - began
+        began = time.perf_counter()
+        halves = await asyncio.gather(*(
+            asyncio.create_subprocess_exec(
+                sys.executable, "-m", "tests.bench.season", directory, str(number), str(count), str(of),
+                stdout=asyncio.subprocess.PIPE,
             )
-        return found
-
-    def _prices(self, number: int, hours_alike: bool) -> tuple[float, ...]:
-        prices = self.events[number].prices
-        return (sum(prices) / len(prices),) * len(prices) if hours_alike else prices
-
-    def _worth(self, freedom: Freedom) -> list[tuple[float, ...]]:
-        """What 1 kWh of each hour adds to the capacity of its month."""
-        sums: dict[int, float] = {}
-        for evening in self.events:
-            paid = sum(price for price, counts in zip(evening.prices, evening.paid, strict=True) if counts)
-            sums[evening.day.month] = sums.get(evening.day.month, 0.0) + paid
-        return [
-            tuple(
-                price / sums[evening.day.month] if counts or freedom.obeys else 0.0
-                for price, counts in zip(self._prices(number, freedom.hours_alike), evening.paid, strict=True)
-            )
-            for number, evening in enumerate(self.events)
-        ]
-
-    def _battery(self, home: int, freedom: Freedom) -> Battery:
-        homes = self.homes
-        floor_pct = homes.reserve_pct[home] + (homes.soc_uncertainty_pct[home] if freedom.unsure else 0.0)
-        return Battery(
-            capacity_wh=float(homes.capacity_wh[home]),
-            floor_wh=float(homes.capacity_wh[home] * floor_pct / 100),
-            efficiency_charge=float(homes.efficiency_charge[home]),
-            efficiency_discharge=float(homes.efficiency_discharge[home]),
-            standby_w=float(homes.standby_w[home]),
-        )
-
-    def _event(self, home: int, number: int, battery: Battery, worth: tuple[float, ...], freedom: Freedom) -> Event:
-        evening = self.events[number]
-        start_s, hours = self.start_s(evening), len(evening.prices)
-        from_s, before_s = 0.0, self.end_s(self.events[number - 1]) if number else 0.0
-        if freedom.since is not None:
-            from_s = dict(self._before(evening))[freedom.since]
-        # known before the event before is over: what that leaves
-        fresh = from_s > before_s
-        gain_wh, most_wh = between(
-            self._meters(home, max(from_s, before_s), start_s).surplus_w, OWN_STEP_S / 3_600, battery
-        )
-        if fresh and freedom.since is not None:
-            most_wh = min(most_wh, float(self.had_wh[number, freedom.since][home]) + gain_wh)
-        within = self._meters(home, start_s, start_s + 3_600 * hours)
-        steps = round(hours / QUARTER_H)
-        return Event(
-            room_w=within.room_w.reshape(steps, -1).mean(axis=1),
-            surplus_w=within.surplus_w.reshape(steps, -1).mean(axis=1),
-            weight=np.repeat(np.array(worth), round(1 / QUARTER_H)),
-            step_h=QUARTER_H, gain_wh=gain_wh, most_wh=most_wh,
-            fresh=fresh,
-        )  # fmt: skip
-
-    def _meters(self, home: int, from_s: float, until_s: float) -> "Meters":
-        first, last = round(from_s / OWN_STEP_S), round(until_s / OWN_STEP_S)
-        load_w, pv_w = self._weather
-        return self._limits(home, load_w[first:last, home], pv_w[first:last, home])
-
-    def _limits(self, home: int, load_w: Floats, pv_w: Floats) -> "Meters":
-        homes = self.homes
-        inverter_w = float(homes.inverter_w_max[home])
-        pv_w = np.minimum(pv_w, inverter_w)
-        room_w = np.minimum(float(homes.discharge_w_max[home]), inverter_w - pv_w)
-        if not homes.export_allowed[home]:
-            room_w = np.minimum(room_w, np.maximum(load_w - pv_w, 0.0))
-        return Meters(
-            room_w=room_w, surplus_w=np.clip(pv_w - load_w, 0.0, float(homes.charge_w_max[home])),
-        )  # fmt: skip
-
-    @cached_property
-    def _weather(self) -> tuple[Floats, Floats]:
-        """Load and available PV of each home in the middle of each step."""
-        steps = round((self.start_s(self.events[-1]) + 6 * 3_600) / OWN_STEP_S)
-        both = [self.curves.at((step + 0.5) * OWN_STEP_S) for step in range(steps)]
-        return np.array([load_w for load_w, _ in both]), np.array([pv_w for _, pv_w in both])
+            for number in range(PROCESSES)
+        ))  # fmt: skip
+        told = [json.loads((await half.communicate())[0]) for half in halves]
+        took_s = time.perf_counter() - began
+    total = {name: sum(float(one[name]) for one in told) for name in told[0]}
+    seconds = took_s - max(one["straight_s"] for one in told)
+    busy = max(one["read_s"] + one["settle_s"] for one in told)
+    off = abs(total["wh"] - total["straight_wh"]) / max(abs(total["straight_wh"]), 1.0)
+    assert off < 1e-9, (total["wh"], total["straight_wh"])
+    sizes = [
+        {
+            "n": count, "events": of, "days": len(days), "seconds": round(seconds, 2),
+            "busy_seconds": round(busy, 2), "store_seconds": round(store_s, 1),
+            **{name: round(value, 2) for name, value in total.items()},
+            "settle_ms_per_event": round(total["settle_s"] / of * 1000, 1),
+        }
+    ]  # fmt: skip
+    settle_x = total["settle_s"] / total["straight_s"]
+    aims = {"seconds": aim(seconds, most=SECONDS_MOST), "settle_x": aim(settle_x, most=SETTLE_MOST)}
+    return report("season", sizes=sizes, ratios={"settle_x": settle_x}, aims=aims)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Meters:
-    room_w: Floats
-    surplus_w: Floats
+if __name__ == "__main__":
+    if sys.argv[1] == "for-ever":
+        settle_for_ever(sys.argv[2], *map(int, sys.argv[3:5]))
+    else:
+        settle_half(sys.argv[1], *map(int, sys.argv[2:5]))

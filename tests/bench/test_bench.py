@@ -8,6 +8,7 @@ import pytest
 
 from tests.bench import (
     allocate,
+    beside,
     columns,
     csv,
     dsgs_season,
@@ -21,13 +22,14 @@ from tests.bench import (
     outage,
     paced,
     persistence,
+    season,
     season_market,
     stretch,
     tick,
     track,
 )
 from tests.bench.rig import PACKAGES, aim, percentile
-from tests.bench.season import evenings, season_homes
+from tests.bench.season_evenings import evenings, season_homes
 
 
 @pytest.fixture(autouse=True)
@@ -117,6 +119,19 @@ async def test_columns_a_few_days_of_homes_say_what_a_stored_one_takes() -> None
     sizes = check(await columns.run(quick=True, sites=20), "columns", set(), {"bytes_per_site_day"})
     assert [size["n"] for size in sizes] == [40, 40]
     assert 100 < sizes[0]["bytes_per_site_day"] < sizes[1]["bytes_per_site_day"]
+
+
+async def test_season_of_a_few_homes_agrees_with_a_straight_script_of_the_same() -> None:
+    sizes = check(await season.run(quick=True, sites=20, events=1), "season", {"settle_x"}, {"seconds", "settle_x"})
+    assert (sizes[0]["n"], sizes[0]["events"]) == (20, 1)
+    assert sizes[0]["wh"] == sizes[0]["straight_wh"] != 0
+    assert sizes[0]["busy_seconds"] > 0
+
+
+async def test_beside_a_report_every_tick_of_a_few_devices_begins() -> None:
+    found = await beside.run(quick=True, devices=50, pairs=1, ticks=3, sites=10)
+    sizes = check(found, "beside", set(), {"more_p99_ms", "skipped"})
+    assert (sizes[0]["ticks"], sizes[0]["pair"]) == (3, 1)
 
 
 async def test_log_one_commit_reports_both_loads_beside_raw_sqlite() -> None:

@@ -7,7 +7,7 @@ import numpy as np
 
 from simulators.homes import Homes
 from tests.bench.dsgs_season import OPTIMUM, judged
-from tests.bench.season import Season, dsgs, evenings, season_homes
+from tests.bench.season_evenings import Season, dsgs, evenings, season_homes
 
 WEEK = (date(2025, 6, 24), date(2025, 6, 26), date(2025, 6, 30))
 EVENINGS = [evening for evening in evenings() if evening.day in WEEK]
