@@ -112,6 +112,7 @@ def enrollments(
     for _, row in rows:
         homes.note_behind(row.meter_id, row.own_device)
     first: dict[FactKey, tuple[int, EnrollmentRow]] = {}
+    said: set[FactKey] = set()
     for line, row in rows:
         subject = row.subject
         if subject is None:
@@ -120,7 +121,7 @@ def enrollments(
         since = 0 if row.since is None else utc_ms(row.since)
         place = (subject.kind, subject.id, program, row.delivery_period, since)
         before = first.setdefault(place, (line, row))
-        if before[1] != row:
+        if _but_device(before[1]) != _but_device(row):
             out.bad[line] = [
                 RowFault(column="enrollment_status", problem=f"line {before[0]} says something else of it")
             ]
@@ -132,14 +133,19 @@ def enrollments(
         if conflict is not None:
             out.bad[line] = [conflict]
             continue
-        stated = [
-            *_restated(wanted, row, known, now_ms), *_preference(wanted, row, known, now_ms),
-            *_behind(wanted, row, known),
-        ]  # fmt: skip
+        stated = _behind(wanted, row, known)
+        if place not in said:
+            stated = [*_restated(wanted, row, known, now_ms), *_preference(wanted, row, known, now_ms), *stated]
+            said.add(place)
         out.facts += stated
         out.programs.add(program)
         out.unchanged += not stated
     return out
+
+
+def _but_device(row: EnrollmentRow) -> EnrollmentRow:
+    """What a row says of its meter, whichever of the devices behind it the row names."""
+    return row if row.meter_id is None else row.model_copy(update={"device": None, "partner_reference": None})
 
 
 def _enrollment(row: EnrollmentRow, subject: Subject, program: str) -> Enrollment:

@@ -225,6 +225,17 @@ async def test_rows_that_contradict_each_other_are_refused(tmp_path: Path) -> No
         assert problems(report) == [(3, "enrollment_status: line 2 says something else of it")]
 
 
+async def test_a_table_names_every_battery_behind_a_meter(tmp_path: Path) -> None:
+    rows = [BASE | {"meter_id": "m-1", "device": name} for name in ("home-1", "home-2", "home-3")]
+    async with opened(tmp_path) as (service, _):
+        for changed in (3, 0):
+            report = await enroll(service, *rows)
+            assert (problems(report), report.changed) == ([], changed)
+            assert service.book.devices_of(["m-1"], JUNE_1) == [["home-1", "home-2", "home-3"]]
+        report = await enroll(service, rows[0], rows[1] | {"enrollment_status": "PENDING"})
+        assert problems(report) == [(3, "enrollment_status: line 2 says something else of it")]
+
+
 async def test_a_table_with_unknown_columns_is_refused_whole(tmp_path: Path) -> None:
     async with opened(tmp_path) as (service, _):
         with pytest.raises(InvalidInput, match="unknown column 'colour'"):
