@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from gateway.domain.events.arbitration import NOBODY, Claims
 from gateway.domain.events.lifecycle import ActiveEvent
 from gateway.domain.events.request import Compensation, Way
+from gateway.domain.limits.site import Homes
 from gateway.domain.rules.stacking import PaidFor, Shareable, beside
 from gateway.domain.types import Bools, Floats
 
@@ -67,9 +68,9 @@ def credit(
     """Power each event is credited with: every watt to one event at most, in the order of rank, and of what its program
     pays for (`rules/stacking`).
 
-    `measured_w` per device, `load_w` what its home draws without it (NaN = unknown: a program that pays up to the
-    site's load is credited with nothing), `wanted_w` what an event asks for now (missing = everything). A
-    nomination bounds what its program is credited with.
+    `measured_w` per device, `load_w` what it covers of what its home draws without batteries (`load_of_each`; NaN =
+    unknown: a program that pays up to the site's load is credited with nothing), `wanted_w` what an event asks for now
+    (missing = everything). A nomination bounds what its program is credited with.
     """
     counted = [event for event in events if event.actuates and not event.preparing]
     alike = all(paid_for(event) is PaidFor.BOTH and event.terms.beside_load is None for event in counted)
@@ -102,6 +103,15 @@ def credit(
     return {
         index: Credit(own_w=own_w, shared_w=shared[index], unknown=unknown[index]) for index, own_w in found.items()
     }
+
+
+def load_of_each(load_w: Floats, measured_w: Floats, homes: Homes) -> Floats:
+    """What of the load of its home is each battery's to cover, W: of batteries of one home, whose meter they share, in
+    proportion to what they give."""
+    given_w = np.fmax(measured_w, 0.0)
+    total_w = homes.total(given_w)
+    part: Floats = np.divide(given_w, total_w, out=np.ones_like(given_w), where=total_w > 0)
+    return load_w * part
 
 
 def paid_for(event: ActiveEvent) -> PaidFor:

@@ -6,9 +6,10 @@ import numpy as np
 
 from gateway.domain.control.observed import Observed
 from gateway.domain.control.progress import Tracked
-from gateway.domain.events.attribution import Credit, credit, serves
+from gateway.domain.events.attribution import Credit, credit, load_of_each, serves
 from gateway.domain.events.delivery_records import Sight
 from gateway.domain.journal.changes import Change
+from gateway.domain.limits.site import Homes
 from gateway.domain.limits.types import Envelope
 from gateway.services.control.arbitration import Arbitrated
 from gateway.services.control.maintenance import Maintenance
@@ -46,7 +47,8 @@ class Crediting:
             wanted_w = {event.index: tracked.progress[event.index].target_w for event in running}
             net_w = np.subtract(live.load_w, live.pv_w, dtype=np.float64)
             measured_w = np.where(power.measured, live.battery_w, np.nan)
-            self.credits = credit(running, claims, measured_w, net_w, wanted_w)
+            load_w = load_of_each(net_w, measured_w, Homes(observed.snapshot.nameplate.site))
+            self.credits = credit(running, claims, measured_w, load_w, wanted_w)
             sight = Sight(
                 snapshot=observed.snapshot, allowed=allowed, power=power, asked_w=tracked.asked_w,
                 wanted_w=tracked.wanted_w, unresponsive=self._quarantine.silent, unreached=observed.reach.cause,

@@ -2,6 +2,7 @@
 
 import pytest
 
+from gateway.domain.events.request import Compensation
 from gateway.domain.limits.types import reason_names
 from tests.scenes.world import World, homes_of
 
@@ -52,3 +53,21 @@ async def test_queries_say_that_ticks_are_missing() -> None:
     assert world.queries.reasons() == []
     world.clock.advance(s=10)
     assert world.queries.reasons() == ["control: no tick lately"]
+
+
+async def test_queries_credit_the_load_of_a_home_with_two_batteries_once() -> None:
+    world = World(homes_of(2, site="home"))
+    world.homes.load_w[:] = 1_000  # the home's, told by both
+    await world.go(2)
+    out = {"s": 600, "target_w": 4_000, "program": "test"}
+    await world.submit("load", priority=1, compensation=Compensation.SITE_LOAD, **out)
+    await world.submit("exports", priority=2, **out)
+    await world.go(20)
+    given_w = float(world.homes.battery_w.sum())
+    assert given_w == pytest.approx(4_000, rel=0.02)
+    for name, own_w in (("load", 1_000), ("exports", given_w - 1_000)):
+        entry = world.dispatcher.entry(name)
+        assert entry is not None
+        credit = world.queries.credit(entry)
+        assert credit is not None
+        assert credit.own_w == pytest.approx(own_w, rel=0.01), name
