@@ -81,8 +81,11 @@ class OwnModes(Table):
         kept.not_before_mono_ms[failed] = now.mono_ms + round(1000 * AGAIN_S)
         better = bounded & guaranteed & (control.authority == int(Authority.CONTROLLED)) & ~kept.follows
         better &= now.mono_ms >= kept.not_before_mono_ms
-        if better.any():
-            better &= _needed_w(snapshot, way) > told_w + SLACK_W
+        if better.any() or let_go.any():
+            needed_w = _needed_w(snapshot, way)
+            better &= needed_w > told_w + SLACK_W
+            # where another battery of the home exports since, its own mode would charge from that
+            let_go &= needed_w >= -SLACK_W
         kept.follows[:] = serves | let_go | better
         kept.since_mono_ms[better] = now.mono_ms
         kept.since_mono_ms[~kept.follows] = 0

@@ -157,3 +157,21 @@ async def test_own_mode_exporting_homes_are_told_what_the_event_asks_for() -> No
     await world.submit(s=1_200, target_w=8_000)
     await world.go(60)
     assert world.homes.battery_w.sum() == pytest.approx(8_000, rel=0.02)
+
+
+async def test_own_mode_of_a_battery_ends_when_the_other_one_of_its_home_exports() -> None:
+    pair = homes(
+        2, site_index=np.zeros(2, dtype=np.int64), sites=("home", "home"), load_base_w=np.full(1, 500.0),
+        pv_peak_w=np.zeros(1), capacity_wh=10_000.0, discharge_w_max=5_000.0, charge_w_max=5_000.0,
+        soc_start_pct=np.array([80.0, 60.0]), site_export_w_max=6_000.0,
+    )  # fmt: skip
+    street = Street(pair)
+    await street.go(120)
+    await street.submit("before", s=30, target=Target(want=Want.IDLE), priority=1)
+    await street.submit("load", s=1_200, target=MOST, compensation=Compensation.SITE_LOAD, priority=2)
+    await street.go(40)
+    assert not street.devices.steered.any(), "both are let go: they cover the load by themselves"
+    await street.submit("exports", s=1_200, target=power(None), priority=3)
+    await street.go(25)
+    assert street.devices.batteries.battery_w.min() > 0, "neither charges from the other"
+    assert street.devices.batteries.battery_w.sum() > 6_000
