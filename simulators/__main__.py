@@ -1,5 +1,5 @@
-"""`python -m simulators demo`: the whole system on simulated parts, with a verdict. `python -m simulators fleet`: homes
-alone, until they are stopped.
+"""`python -m simulators demo`: the whole system on simulated parts, with a verdict. `python -m simulators evening`: the
+same with the aggregator's dispatch of one evening. `python -m simulators fleet`: homes alone, until they are stopped.
 
 Exit code 0 = it held (or was stopped), 1 = it did not hold, 2 = it could not be run.
 """
@@ -12,10 +12,12 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
+from simulators import evening as evenings
 from simulators.demo import EVENT_S, Options, play
 from simulators.disturbances import EVENT_S as LASTING_S
 from simulators.disturbances import KINDS
 from simulators.fleet import FleetOptions, live
+from simulators.oracle import Verdict
 
 
 def main() -> int:
@@ -31,6 +33,15 @@ def main() -> int:
     demo.add_argument("--seed", type=int, default=7)
     demo.add_argument("--json", action="store_true", help="end with one JSON object on standard output")
     demo.add_argument("--keep", type=Path, help="work in this directory and keep it")
+    evening = commands.add_parser("evening", help="an evening of the aggregator's dispatch, judged from outside")
+    evening.add_argument("--devices", type=int, default=200)
+    evening.add_argument("--hour", type=float, default=60.0, help="length of what stands for an hour in s (min 12)")
+    evening.add_argument("--interval", type=int, default=10, help="length of published intervals in s")
+    evening.add_argument("--broker", choices=("auto", "mosquitto", "standin"), default="auto")
+    evening.add_argument("--operator", action="store_true", help="somebody asks for searches; needed below 40 s")
+    evening.add_argument("--seed", type=int, default=7)
+    evening.add_argument("--json", action="store_true", help="end with one JSON object on standard output")
+    evening.add_argument("--keep", type=Path, help="work in this directory and keep it")
     fleet = commands.add_parser("fleet", help="simulated homes on a broker, until stopped")
     fleet.add_argument("--devices", type=int, required=True)
     fleet.add_argument("--each", type=int, default=0, help="homes of every polled product among the devices")
@@ -45,6 +56,14 @@ def main() -> int:
             devices=args.devices, each=args.each, url=args.broker, inventory=args.inventory, seed=args.seed
         )
         return _run(_fleet(homes), "the homes could not be run")
+    if args.command == "evening":
+        if args.devices < 20 or args.hour < 12:
+            parser.error("at least 20 devices and 12 s")
+        evening_of = evenings.Options(
+            devices=args.devices, hour_s=args.hour, interval_s=args.interval, broker=args.broker,
+            operator=args.operator, seed=args.seed, keep=args.keep,
+        )  # fmt: skip
+        return _run(_told(evenings.play(evening_of), as_json=args.json), "the evening could not be run")
     lasts_s = EVENT_S if args.calm else LASTING_S.get(args.disturb, EVENT_S)
     event_s = lasts_s if args.event_s is None else args.event_s
     if args.devices < 20 or event_s < 30:
@@ -59,7 +78,7 @@ def main() -> int:
         seed=args.seed,
         keep=args.keep,
     )
-    return _run(_demo(options, as_json=args.json), "the demo could not be run")
+    return _run(_told(play(options), as_json=args.json), "the demo could not be run")
 
 
 def _run(played: Coroutine[Any, Any, int], failed: str) -> int:
@@ -79,8 +98,8 @@ async def _fleet(options: FleetOptions) -> int:
     return 0
 
 
-async def _demo(options: Options, *, as_json: bool) -> int:
-    verdict = await play(options)
+async def _told(played: Coroutine[Any, Any, Verdict], *, as_json: bool) -> int:
+    verdict = await played
     if as_json:
         print(json.dumps(verdict.as_dict()))
     else:
@@ -90,10 +109,10 @@ async def _demo(options: Options, *, as_json: bool) -> int:
 
 def _tell(found: dict[str, object]) -> None:
     for name, value in found.items():
-        if name not in ("problems", "faults", "minutes"):
+        if name not in ("problems", "faults", "minutes", "shares"):
             print(f"{name:24} {value}")
-    for name in ("minutes", "faults", "problems"):
-        items = found[name]
+    for name in ("minutes", "shares", "faults", "problems"):
+        items = found.get(name)
         if isinstance(items, list):
             for item in items:
                 print(f"{name:24} {item}")

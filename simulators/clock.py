@@ -44,3 +44,21 @@ class ManualClock:
     def advance(self, s: float) -> None:
         self._utc_ms += round(s * 1000)
         self._mono_s += s
+
+
+class MovedClock(RealClock):
+    """The machine's clocks, the wall clock `by_ms` ahead, and both ahead by what has `passed`."""
+
+    def __init__(self, *, by_ms: int = 0) -> None:
+        self.by_ms = by_ms
+        self.away_ms = 0
+
+    def utc_ms(self) -> int:
+        return RealClock.utc_ms(self) + self.by_ms + self.away_ms
+
+    def mono_s(self) -> float:
+        return RealClock.mono_s(self) + self.away_ms / 1000
+
+    def passed(self, ms: int) -> None:
+        """So much time has passed in no time."""
+        self.away_ms += ms

@@ -22,8 +22,8 @@ def configuration(
         "profiles_dir": str(PROFILES),
         "http": {"host": "127.0.0.1", "port": http_port, "token": "env:DEMO_TOKEN"},
         "log": {"format": "json", "level": "info"},
-        "devices": {"mqtt": {"broker": _mqtt(broker_port, "gateway")}},
-        "platform": {"broker": _mqtt(broker_port, "gateway-platform")},
+        "devices": {"mqtt": {"broker": mqtt_broker(broker_port, "gateway")}},
+        "platform": {"broker": mqtt_broker(broker_port, "gateway-platform")},
         "sinks": [
             {"kind": "http", "name": "platform-http", "url": receiver_url, "timeout_s": 5},
             {"kind": "mqtt", "name": "platform-mqtt"},
@@ -41,7 +41,7 @@ def configuration(
     return json.dumps(config, indent=2)
 
 
-def _mqtt(broker_port: int, client: str) -> dict[str, Any]:
+def mqtt_broker(broker_port: int, client: str) -> dict[str, Any]:
     return {
         "url": f"mqtt://127.0.0.1:{broker_port}",
         "client_id": client,

@@ -1,15 +1,18 @@
 """REST endpoints below /_control for whoever runs the simulator as a process: state, webhooks, misbehaviour, the log.
 
 They take no key and are not in the log. POST bodies and GET replies are JSON:
-`requests` (GET), `deliveries` (GET), `search` (GET: what dispatch search returned and withheld), `events` (POST:
-kind, target, slot, members?, partner_reference?, communication_test?, hidden_until_ms?, push?: manner, or null for
-none), `mishaps` (POST: service or operation, trouble, status?, body?, headers?, done?, s?, times?), `mischief` (POST:
-switches by name), `outage` (POST: start_ms, end_ms), `tell` (POST: event_type, payload, manner?), `meters` (POST:
-asset, meter_id?), `changes` (POST: at_ms and the fields of a change), `deliver` (POST: what is due, now).
+`requests` (GET), `deliveries` (GET), `search` (GET: what dispatch search returned and withheld), `accepted` (GET:
+interval data), `events` (POST: kind, target, slot, members?, partner_reference?, communication_test?, hidden_until_ms?,
+push?: manner, or null for none), `batch` (POST: events, push?; one message for all of them; `known` false: it is posted
+and the book stays as it is, as where an old message is tried again), `clock` (POST: skew_ms), `interval_meters` (POST:
+the first day of each), `mishaps` (POST: service or operation, trouble, status?, body?, headers?, done?, s?, times?),
+`mischief` (POST: switches by name), `outage` (POST: start_ms, end_ms), `tell` (POST: event_type, payload, manner?),
+`meters` (POST: asset, meter_id?), `changes` (POST: at_ms and the fields of a change), `deliver` (POST: what is due).
 """
 
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, fields
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -40,9 +43,13 @@ class Control:
             "requests": lambda: [_seen(seen) for seen in self._aggregator.requests],
             "deliveries": lambda: [_delivery(one) for one in self._aggregator.deliveries.log],
             "search": self._search,
+            "accepted": self._accepted,
         }
         moves: dict[str, Callable[[Doc], Any]] = {
             "events": self._event,
+            "batch": self._batch,
+            "clock": self._clock,
+            "interval_meters": self._interval_meters,
             "mishaps": self._mishaps,
             "mischief": self._mischief,
             "outage": self._outage,
@@ -60,13 +67,35 @@ class Control:
         book = self._aggregator.dispatch_book
         return {"returned": book.returned, "withheld": book.withheld}
 
+    def _accepted(self) -> list[Doc]:
+        return [
+            {"meter_id": meter, "start_ms": start_ms, "versions": len(versions),
+             "generated_kwh": versions[-1].row.generated_kwh, "consumed_kwh": versions[-1].row.consumed_kwh}
+            for (meter, start_ms), versions in self._aggregator.intervals.accepted.items()
+        ]  # fmt: skip
+
     def _event(self, asked: Doc) -> Doc:
         push = asked.pop("push", None)
-        asked["members"] = tuple(asked.get("members", ()))
-        asked["partner_references"] = tuple(asked.get("partner_references", ()))
-        event = self._aggregator.dispatch_book.put(Event(**asked | {"kind": Kind(asked["kind"])}))
+        event = self._aggregator.dispatch_book.put(_read(asked))
         sent = [] if push is None else self._aggregator.dispatch.push(event, manner=_manner(push))
         return {"event_id": event.event_id, "sent": len(sent)}
+
+    def _batch(self, asked: Doc) -> Doc:
+        events, push = [_read(one) for one in asked["events"]], asked.get("push")
+        if asked.get("known", True):
+            for event in events:
+                self._aggregator.dispatch_book.put(event)
+        sent = [] if push is None else self._aggregator.dispatch.push(*events, manner=_manner(push))
+        return {"sent": len(sent)}
+
+    def _clock(self, asked: Doc) -> Doc:
+        self._aggregator.clock.skew_ms = int(asked["skew_ms"])
+        return {"utc_ms": self._aggregator.clock.utc_ms()}
+
+    def _interval_meters(self, asked: Doc) -> Doc:
+        found = {meter.lower(): date.fromisoformat(first) for meter, first in asked.items()}
+        self._aggregator.intervals.meters.update(found)
+        return {"meters": len(self._aggregator.intervals.meters)}
 
     def _mishaps(self, asked: Doc) -> Doc:
         body = asked.get("body", "")
@@ -112,6 +141,11 @@ class Control:
 
     async def _deliver(self, _: Doc) -> Doc:
         return {"posted": await self._aggregator.deliver()}
+
+
+def _read(asked: Doc) -> Event:
+    lists = {name: tuple(asked.get(name, ())) for name in ("members", "partner_references")}
+    return Event(**asked | lists | {"kind": Kind(asked["kind"])})
 
 
 def _manner(asked: Doc) -> Manner:

@@ -19,6 +19,7 @@ def homes(n: int = 1, **columns: Any) -> Homes:
     plain = make_homes(n, seed=5)
     values: dict[str, Any] = {
         "site_index": np.arange(n),
+        "sites": tuple(f"site-{i:05d}" for i in range(n)),
         "load_base_w": np.full(n, 500.0),
         "pv_peak_w": np.zeros(n),
         "inverter_w_max": np.full(n, np.inf),

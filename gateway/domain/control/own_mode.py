@@ -84,8 +84,9 @@ class OwnModes(Table):
         if better.any() or let_go.any():
             needed_w = _needed_w(snapshot, way)
             better &= needed_w > told_w + SLACK_W
-            # where another battery of the home exports since, its own mode would charge from that
-            let_go &= needed_w >= -SLACK_W
+            # its own mode covers the load: that is too little once it may be told more, and what another battery of
+            # the home exports it would charge from
+            let_go &= needed_w + SLACK_W >= told_w
         kept.follows[:] = serves | let_go | better
         kept.since_mono_ms[better] = now.mono_ms
         kept.since_mono_ms[~kept.follows] = 0

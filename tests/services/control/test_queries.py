@@ -59,9 +59,8 @@ async def test_queries_credit_the_load_of_a_home_with_two_batteries_once() -> No
     world = World(homes_of(2, site="home"))
     world.homes.load_w[:] = 1_000  # the home's, told by both
     await world.go(2)
-    out = {"s": 600, "target_w": 4_000, "program": "test"}
-    await world.submit("load", priority=1, compensation=Compensation.SITE_LOAD, **out)
-    await world.submit("exports", priority=2, **out)
+    await world.submit("load", s=600, target_w=4_000, priority=1, compensation=Compensation.SITE_LOAD)
+    await world.submit("exports", s=600, target_w=4_000, priority=2)
     await world.go(20)
     given_w = float(world.homes.battery_w.sum())
     assert given_w == pytest.approx(4_000, rel=0.02)

@@ -79,6 +79,30 @@ async def test_control_meters_changes_mishaps_and_mischief_come_over_http() -> N
         assert served.mischief.extra_fields
 
 
+async def test_control_old_message_is_posted_again_and_changes_no_book() -> None:
+    clock = ManualClock(utc_ms=NOON_MS)
+    async with asking(aggregator(clock=clock)) as (served, client), receiving() as receiver:
+        await client.send("PUT", "/v2/dispatch/meter/webhook", {"url": receiver.url})
+        told = slot(Kind.METER, NOON_MS, NOON_MS + HOUR_MS, energy_kw=1.5)
+        for changed, known in (({}, True), ({"energy_kw": 2.5}, True), ({}, False)):
+            event = {"kind": "meter", "target": METER, "slot": told | changed}
+            asked = {"events": [event], "push": {}, "known": known}
+            assert (await client.send("POST", "/_control/batch", asked)).json() == {"sent": 1}
+        assert (await client.send("POST", "/_control/deliver")).json() == {"posted": 3}
+        (kept,) = served.dispatch_book.events.values()
+        assert kept.slot["energy_kw"] == 2.5
+
+
+async def test_control_clock_and_meters_of_intervals_are_moved_over_http() -> None:
+    async with asking(aggregator(clock=ManualClock(utc_ms=NOON_MS))) as (served, client):
+        told = await client.send("POST", "/_control/clock", {"skew_ms": -HOUR_MS})
+        assert told.json() == {"utc_ms": NOON_MS - HOUR_MS}
+        new = "8f14e45f-ceea-467f-a4f1-5d6b6f2a9c11"
+        await client.send("POST", "/_control/interval_meters", {new.upper(): "2026-05-01"})
+        assert new in served.intervals.meters
+        assert (await client.send("GET", "/_control/accepted")).json() == []
+
+
 async def test_control_last_page_has_a_null_token_or_none_as_switched() -> None:
     async with asking() as (served, client):
         window = {"start_date": "2026-11-20T00:00:00Z", "end_date": "2026-11-21T00:00:00Z"}
