@@ -49,11 +49,12 @@ NIGHT_S = 30.0
 
 LIVE_S, ENERGY_S, GRACE_S = 1.0, 1.0, 3
 LEAD_S, AWAY_FROM_S, AWAY_S = 8.0, 1.5, 6.5
+STEP = 1.5
 PARTS = 2.5
 """The evening lasts so many hours of the story."""
 
 COPIES, SPREAD_S = 10, 5.0
-RELEASED_S_MAX, UPLOADED_S_MAX, DRAIN_S = 90.0, 60.0, 30.0
+START_S, RELEASED_S_MAX, UPLOADED_S_MAX, DRAIN_S = 180.0, 90.0, 120.0, 60.0
 ABOUT_TO_BEGIN_MS = 600_000
 SORTS = (("extra_fields", True), ("null_tokens", True), ("outside_window", True), ("offset_pages", True))
 
@@ -187,7 +188,7 @@ class Evening:
         ]  # fmt: skip
         self._gateway.env |= evening_files.ENVIRONMENT
         await self._gateway.start()
-        await processes.wait_port(self._http_port, alive=self._gateway)
+        await processes.wait_port(self._http_port, alive=self._gateway, timeout_s=START_S)
 
     # -- the story -------------------------------------------------------------------------------------------
 
@@ -358,8 +359,8 @@ class Evening:
         over_ms = self._start_ms + round(PARTS * self.options.hour_s * 1000)
         inside = (trace.t_ms >= self._start_ms) & (trace.t_ms < over_ms)
         peak_w = float(oracle.on_grid_total(trace)[inside].max(initial=1.0))
-        # what the governor lets batteries do in a second is no step, in however short an hour
-        largest_w = evening_files.governor_w_per_s(street, self.options.hour_s) * 1.2
+        # in so short an hour the governor is fast: what it lets batteries do is no step, nor that they lag differently
+        largest_w = evening_files.governor_w_per_s(street, self.options.hour_s) * STEP
         oracle.judge_steps(trace, peak_w, max(largest_w, float(street.homes.discharge_w_max.max())), verdict)
         stacking = evening_judge.Stacking(
             homes=street.homes, trace=trace, answers=self._asker.answers, start_ms=self._start_ms, end_ms=over_ms,
@@ -372,7 +373,7 @@ class Evening:
         evening_judge.judge_moments(trace, self._asker.answers, self._told, verdict)
         for part, (reached, limits) in self._limits(over_ms).items():
             evening_judge.judge_sequence(
-                trace, self._fleet.devices.commands_seen, self._told[part], reached, limits, verdict, ids=ids
+                trace, self._fleet.devices.commands_seen, self._told[part], reached, limits, verdict, homes=street.homes
             )
 
     def _limits(self, over_ms: int) -> dict[str, tuple[tuple[int, int], list[tuple[int, int, float]]]]:

@@ -26,14 +26,17 @@ Ints = npt.NDArray[np.int64]
 
 STEERS = frozenset({Op.SETPOINT, Op.HOLD, Op.BLOCK})
 LATE_S = 2.5
-"""What is told of an event is of the newest tick (1 s), which rests on readings of up to a second ago."""
+"""What is told of an event is of the newest tick (1 s), which rests on readings of up to a second ago; and of when it
+was asked."""
 
 TOLD_PCT, STEADY_WH = 2.0, 0.5
 """What an interval may be off by where nothing changes: of its energy, and for each counter that goes in steps."""
 
-SILENT_MS = 5_000
+SILENT_S = 12.0
 ABLE_W = 500.0
-OLD_S = 4.0
+OLD_S = 15.0
+"""A reading may count for so long."""
+
 MOMENT_W = 50.0
 UPLOAD_PCT, UPLOAD_WH = 1.0, 3.0
 BEGINS_MS, CAUGHT_UP_MS = 15_000, 15_000
@@ -131,14 +134,14 @@ class Stacking:
         exports_w = np.where(for_more, np.where(for_load, total_w - load_w, total_w), 0.0)
         return Split(t_ms=trace.t_ms, total_w=total_w, adequacy_w=adequacy_w, exports_w=exports_w)
 
-    def told_w(self, event: str, t_ms: Ints) -> tuple[Floats, npt.NDArray[np.bool_]]:
-        """What the gateway credited an event with at each time, and where it said nothing for too long."""
+    def told_w(self, event: str, t_ms: Ints) -> tuple[Floats, Floats]:
+        """What the gateway credited an event with at each time, and how long ago it said so, s."""
         moments = np.array([(one.asked_ms + one.t_ms) // 2 for one in self.answers], dtype=np.int64)
         said = np.array([one.by_event.get(event, (0.0, 0.0))[1] for one in self.answers])
         newest = np.searchsorted(moments, t_ms, side="right") - 1
         known = newest >= 0
-        silent = ~known | (t_ms - moments[np.maximum(newest, 0)] > SILENT_MS)
-        return np.where(known, said[np.maximum(newest, 0)], 0.0), silent
+        age_s = np.where(known, (t_ms - moments[np.maximum(newest, 0)]) / 1000, np.inf)
+        return np.where(known, said[np.maximum(newest, 0)], 0.0), age_s
 
 
 def judge_shares(
@@ -154,7 +157,6 @@ def judge_shares(
     first_ms = stacking.start_ms // interval_ms * interval_ms
     for at in range(first_ms, stacking.end_ms, interval_ms):
         rows = (t_ms >= at) & (t_ms < at + interval_ms)
-        around = (t_ms >= at - LATE_S * 1000) & (t_ms < at + interval_ms)
         found = [published.get((name, at)) for name in ids]
         gave_wh = sum(row.discharge_wh or 0.0 for row in found if row is not None)
         hours = interval_ms / 3_600_000
@@ -163,11 +165,15 @@ def judge_shares(
         def wh(power_w: Floats, rows: npt.NDArray[np.bool_] = rows, hours: float = hours) -> float:
             return float(power_w[rows].mean()) * hours if rows.any() else 0.0
 
+        late_s = LATE_S + max(float(age_s[rows].max(initial=0.0)) for _, age_s in told.values())
+        around = (t_ms >= at - late_s * 1000) & (t_ms < at + interval_ms)
+        least_wh = TOLD_PCT / 100 * gave_wh + steps_wh
+
         def may_wh(
-            *series: Floats, gave_wh: float = gave_wh, around: Any = around, steps_wh: float = steps_wh
+            *series: Floats, around: npt.NDArray[np.bool_] = around, late_s: float = late_s, least_wh: float = least_wh
         ) -> float:
             moved_w = sum(float(np.ptp(one[around])) for one in series) if around.any() else 0.0
-            return TOLD_PCT / 100 * gave_wh + LATE_S * moved_w / 3600 + steps_wh
+            return least_wh + late_s * moved_w / 3600
 
         shares = [wh(power_w) for power_w, _ in told.values()]
         true = [wh(split.adequacy_w), wh(split.exports_w)]
@@ -181,7 +187,7 @@ def judge_shares(
         second = f"interval at {(at - stacking.start_ms) // 1000} s"
         if any(row is None for row in found):
             problems.append(f"{second}: {sum(row is None for row in found)} homes are not published")
-        if any(silent[rows].any() for _, silent in told.values()):
+        if any(age_s[rows].max(initial=0.0) > SILENT_S for _, age_s in told.values()):
             problems.append(f"{second}: the gateway said nothing of its events")
         if abs(off_wh) > may_wh(split.total_w, split.adequacy_w, split.own_w):
             problems.append(f"{second}: shares and own use are off the batteries by {off_wh:.1f} of {gave_wh:.1f} Wh")
@@ -242,7 +248,7 @@ def limits(verdict: EveningVerdict, start_ms: int, over_ms: int, *, hour_ms: int
 
 def judge_sequence(
     trace: Trace, commands: Iterable[CommandSeen], told: Told, reached: tuple[int, int],
-    most: Sequence[tuple[int, int, float]], verdict: EveningVerdict, *, ids: Sequence[str],
+    most: Sequence[tuple[int, int, float]], verdict: EveningVerdict, *, homes: Homes,
 ) -> None:  # fmt: skip
     """Each home is told once: it is taken, steered without a break and released; nothing comes late, or again. One
     whose load is all that it can cover may do so by itself."""
@@ -251,10 +257,13 @@ def judge_sequence(
         if seen.index in by_home:
             by_home[seen.index].append(seen)
     rows = (trace.t_ms >= reached[0]) & (trace.t_ms < reached[1])
+    unsure_pct, ids = homes.soc_uncertainty_pct, homes.ids
     once, able, first_ms = 0, 0, 0
     for index, found in by_home.items():
         more_w = trace.available_w[rows, index] - np.maximum(trace.load_w[rows, index] - trace.pv_w[rows, index], 0.0)
-        must = bool(more_w.min(initial=np.inf) > ABLE_W)
+        # what the gateway cannot know of a state of charge it keeps, and a little more to begin again
+        spare_pct = trace.true_soc_pct[rows, index] - trace.reserve_pct[rows, index] - 2 * unsure_pct[index]
+        must = bool(more_w.min(initial=np.inf) > ABLE_W and spare_pct.min(initial=np.inf) > 0)
         problem = _broken(found, reached, most, must=must)
         if problem:
             verdict.problems.append(f"{told.name}: {ids[index]}: {problem}")

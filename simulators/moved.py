@@ -1,7 +1,7 @@
 """The gateway's command line on a machine whose clocks are moved.
 
-`python -m simulators.moved BY_MS AWAY_MS ARGUMENT ...`: the wall clock is BY_MS ahead, and AWAY_MS have passed while the
-machine was off, on every clock. The event loop's own timers are left as they are.
+`python -m simulators.moved BY_MS AWAY_MS ARGUMENT ...`: the wall clock is BY_MS ahead, and AWAY_MS have passed while
+the machine was off, on every clock. The event loop's own timers are left as they are.
 """
 
 import runpy

@@ -2,7 +2,7 @@
 
 import pytest
 
-LONGEST = ("test_demo", "test_kill")
+LONGEST = ("test_demo", "test_kill", "test_evening")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
