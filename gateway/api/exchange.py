@@ -1,14 +1,15 @@
 """Requests into bodies, bodies into answers: what every route needs."""
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar, get_origin
 
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
 from gateway.api.models import Problem
-from gateway.domain.errors import InvalidInput
+from gateway.domain.errors import GatewayError, InvalidInput, PeerBusy, StorageError
 from gateway.schemas.body import problems_of, read_json
 from gateway.schemas.event import MAX_BODY_BYTES
 
@@ -58,6 +59,18 @@ async def _one_by_one(items: Iterable[BaseModel] | AsyncIterable[BaseModel]) -> 
         return
     for item in items:
         yield item
+
+
+@contextmanager
+def asking_peer() -> Iterator[None]:
+    """While a peer is asked on somebody's behalf: whatever is wrong with its answer is told as that, and is no fault of
+    ours."""
+    try:
+        yield
+    except (InvalidInput, StorageError):
+        raise
+    except (GatewayError, OSError) as error:
+        raise PeerBusy(str(error)) from error
 
 
 def problem(status: int, error: str, problems: Sequence[str] = ()) -> web.Response:

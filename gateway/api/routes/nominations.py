@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from aiohttp import web
 
-from gateway.api.exchange import PAGE_MAX, json_answer, json_list, problem, read_body
+from gateway.api.exchange import PAGE_MAX, asking_peer, json_answer, json_list, problem, read_body
 from gateway.api.nomination_models import (
     NominationAsked,
     NominationHeld,
@@ -14,7 +14,7 @@ from gateway.api.nomination_models import (
 )
 from gateway.api.route import BY, CALLER, Number, RestRoute, Text, by
 from gateway.domain.access import SOMEBODY_HERE, Scope
-from gateway.domain.errors import GatewayError, InvalidInput, PeerBusy, StorageError
+from gateway.domain.errors import InvalidInput
 from gateway.domain.programs.nominations import NominationState
 from gateway.schemas import operations as ops
 from gateway.schemas.interval_rows import rfc3339
@@ -39,12 +39,8 @@ class NominationRoutes:
     async def read(self, request: web.Request) -> web.StreamResponse:
         if self._nominations is None:
             return problem(409, NOT_CONFIGURED)
-        try:
+        with asking_peer():
             await self._nominations.read()
-        except StorageError:
-            raise
-        except (GatewayError, OSError) as error:
-            raise PeerBusy(str(error)) from error
         return await self._listed(request, None, 0, LIMIT.default)
 
     async def suggest(self, request: web.Request) -> web.StreamResponse:
@@ -52,14 +48,10 @@ class NominationRoutes:
         if self._nominations is None:
             return problem(409, NOT_CONFIGURED)
         who = request.get(CALLER, SOMEBODY_HERE).name or by(request)
-        try:
+        with asking_peer():
             found = await self._nominations.suggest(
                 asked.program, asked.kw, since=asked.start_date, until=asked.end_date, by=who
             )
-        except (InvalidInput, StorageError):
-            raise
-        except (GatewayError, OSError) as error:
-            raise PeerBusy(str(error)) from error
         numbers = [row.number for row in found.rows]
         return json_answer(
             NominationProposed(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from aiohttp import web
 
-from gateway.api.exchange import PAGE_MAX, json_list, problem, read_body
+from gateway.api.exchange import PAGE_MAX, asking_peer, json_list, problem, read_body
 from gateway.api.leap_models import LeapWebhookAsked
 from gateway.api.outbox_models import (
     DifferenceBody,
@@ -17,7 +17,7 @@ from gateway.api.outbox_models import (
 )
 from gateway.api.route import BY, CALLER, Number, RestRoute, Text, by
 from gateway.domain.access import SOMEBODY_HERE, Scope
-from gateway.domain.errors import GatewayError, InvalidInput, PeerBusy, Retry, StorageError, retry_of
+from gateway.domain.errors import InvalidInput
 from gateway.domain.programs.outbox import OutboxRow, WriteKind, differences
 from gateway.schemas import operations as ops
 from gateway.schemas.interval_rows import rfc3339
@@ -53,7 +53,9 @@ class OutboxRoutes:
     async def propose(self, request: web.Request) -> web.StreamResponse:
         body = await read_body(request, ProposalBody)
         wanted = [Proposal(subject=row.subject, after=row.after) for row in body.rows]
-        return await self._listed(request, await self._outbox.propose(body.kind, wanted, by=_who(request)))
+        with asking_peer():
+            found = await self._outbox.propose(body.kind, wanted, by=_who(request))
+        return await self._listed(request, found)
 
     async def approve(self, request: web.Request) -> web.StreamResponse:
         numbers = (await read_body(request, RowNumbers)).rows
@@ -80,14 +82,9 @@ class OutboxRoutes:
         if self._webhooks is None:
             return problem(404, NOT_CONFIGURED)
         kind, who = WriteKind.WEBHOOK, _who(request)
-        try:
+        with asking_peer():
             after = await self._webhooks.content(asked.level, asked.replace)
             await self._outbox.propose(kind, [Proposal(subject=asked.level, after=after)], by=who)
-        except (InvalidInput, StorageError):
-            raise
-        except GatewayError as error:
-            # the aggregator's answer is no fault of who asked here
-            raise error if retry_of(error) is Retry.NEVER else PeerBusy(str(error)) from error
         return await self._reported(
             request, await self._outbox.send(kind, dry=not asked.send, confirm=asked.confirm, by=who)
         )

@@ -34,7 +34,8 @@ APPROVED_ONLY = frozenset({WriteKind.DISENROLL, WriteKind.NOMINATION})
 
 class WriteState(StrEnum):
     """How far a row is. `SENDING`: it was, or is, on its way, and whether it arrived is not known until the peer was
-    asked. `WAITS`: the peer has it and works on it. `DIFFERS`: the peer took it, and has something else."""
+    asked. `WAITS`: the peer took it and works on it (a `job`), or it is still to be read back. `DIFFERS`: the peer took
+    it, and has something else."""
 
     PROPOSED = "proposed"
     SENDING = "sending"

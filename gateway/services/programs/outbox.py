@@ -198,7 +198,7 @@ class ChangeOutbox(Part):
             arrived = has[row.number] is not None and not differences(has[row.number], row.after)
             if arrived:
                 kept.append(replace(told, state=WriteState.DONE, detail=""))
-            elif told.state is WriteState.DONE:
+            elif told.state is WriteState.DONE or (told.state is WriteState.WAITS and not told.job):
                 kept.append(_verified(told, has[row.number]))
             elif told.state is WriteState.SENDING:
                 again.append(replace(told, state=WriteState.PROPOSED, job=""))
@@ -218,7 +218,10 @@ class ChangeOutbox(Part):
         await self._note("sent", sending, by=by)
         said = await peer.write(kind, sending)
         after = [_after(row, said[row.number]) if row.number in said else row for row in sending]
-        await self.store.put(after)
+        # nothing is done before it was read back, also where the gateway ends in between
+        await self.store.put([
+            replace(row, state=WriteState.WAITS) if row.state is WriteState.DONE else row for row in after
+        ])  # fmt: skip
         done = [row for row in after if row.state is WriteState.DONE]
         has = await _read(peer, kind, done)
         after = [_verified(row, has[row.number]) if row.number in has else row for row in after]

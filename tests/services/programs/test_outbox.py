@@ -22,7 +22,8 @@ METER, IDLE, DISENROLL = WriteKind.METER, WriteKind.IDLE, WriteKind.DISENROLL
 @dataclass
 class Peer:
     """A peer that takes what it is sent. `has`: by subject; `cut`: answers are lost, after this many rows had an
-    effect; `works`: it takes its time; `refuses`: subjects that it does not take."""
+    effect; `works`: it takes its time; `refuses`: subjects that it does not take; `deaf`: it answers no question, or
+    none once it was written to."""
 
     has: dict[str, Content] = field(default_factory=dict)
     creates: list[str] = field(default_factory=list)
@@ -31,15 +32,20 @@ class Peer:
     works: bool = False
     refuses: frozenset[str] = frozenset()
     changes_it: bool = False
+    deaf: bool = False
+    deaf_after_write: bool = False
 
     def faults(self, kind: WriteKind, subject: str, after: Content, now_ms: int) -> list[str]:
         return [f"{subject}: bad: unknown"] if "bad" in after else []
 
     async def read(self, kind: WriteKind, rows: Sequence[OutboxRow]) -> Mapping[int, Content | None]:
+        if self.deaf:
+            raise LinkDown("no answer")
         return {row.number: self.has.get(row.subject) for row in rows}
 
     async def write(self, kind: WriteKind, rows: Sequence[OutboxRow]) -> Mapping[int, Written]:
         self.requests += 1
+        self.deaf = self.deaf_after_write
         for number, row in enumerate(rows):
             if self.cut is not None and number >= self.cut:
                 break
@@ -50,7 +56,8 @@ class Peer:
             raise LinkDown("no answer")
         state = WriteState.WAITS if self.works else WriteState.DONE
         refused = Written(state=WriteState.REFUSED, detail="FAILED: address")
-        return {row.number: refused if row.subject in self.refuses else Written(state=state, job="j") for row in rows}
+        job = "" if kind is IDLE else "j"
+        return {row.number: refused if row.subject in self.refuses else Written(state=state, job=job) for row in rows}
 
     async def look(self, rows: Sequence[OutboxRow]) -> Mapping[int, Written]:
         return {row.number: Written(state=WriteState.DONE, job="j") for row in rows if row.job == "j"}
@@ -149,6 +156,21 @@ async def test_row_that_the_peer_works_on_or_refuses_or_changes_is_told_as_that(
         report = await outbox.send(IDLE, dry=False, confirm=None, by="ann")
         (row,) = report.rows
         assert (row.state, row.detail) == (WriteState.DIFFERS, "the peer has another kw")
+
+
+async def test_row_is_not_done_before_it_was_read_back_and_is_not_sent_again_for_that(tmp_path: Path) -> None:
+    peer = Peer()
+    async with opened(tmp_path, peer, MemoryJournal(), meters=100_000) as outbox:
+        await outbox.propose(IDLE, wanted(2), by="ann")
+        peer.deaf_after_write = True
+        assert (await outbox.send(IDLE, dry=False, confirm=None, by="ann")).error == "no answer"
+        assert await states(outbox) == [WriteState.WAITS] * 2
+    peer.deaf = peer.deaf_after_write = False
+    peer.has["home-1"] = {"kw": 1}
+    async with opened(tmp_path, peer, MemoryJournal(), meters=100_000) as outbox:
+        await outbox.send(IDLE, dry=False, confirm=None, by="ann")
+        assert await states(outbox) == [WriteState.DONE, WriteState.DIFFERS]
+    assert (peer.requests, sorted(peer.creates)) == (1, ["home-0", "home-1"])
 
 
 async def test_outbox_without_an_account_takes_nothing(tmp_path: Path) -> None:
