@@ -6,6 +6,7 @@ from itertools import combinations, pairwise
 
 from pydantic import BaseModel
 
+from gateway.domain.rules.preparation import KeepFrom
 from gateway.domain.rules.values import Effect
 from gateway.programs.compile import rate_of, season_of
 from gateway.programs.language import DispatchRules, Pricing, ProgramDocument, RateEntry, Version
@@ -144,6 +145,9 @@ def _seasons(rules: DispatchRules, at: Loc) -> Iterator[Fault]:
 
 
 def _preparation(version: Version, at: Loc) -> Iterator[Fault]:
+    keep = version.preparation.keep_h
+    if keep is not None and keep.value is KeepFrom.NOTICE and version.rules.notice is None:
+        yield (*at, "preparation", "keep_h"), "notice: there is no rules.notice"
     wanted, permitted = version.preparation.charge_from_grid, version.rules.grid_charge
     if wanted is not None and wanted.value and not (permitted is not None and permitted.value):
         yield (*at, "preparation", "charge_from_grid"), "rules.grid_charge does not permit it"

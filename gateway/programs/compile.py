@@ -5,7 +5,7 @@ from typing import TypeVar
 
 from gateway.domain.rules.calendar import ClockWindow, Season
 from gateway.domain.rules.counts import Allowance
-from gateway.domain.rules.preparation import AdjustmentWindow, PreparationRules
+from gateway.domain.rules.preparation import AdjustmentWindow, KeepFrom, PreparationRules
 from gateway.domain.rules.program import (
     ClockNotice,
     DispatchDays,
@@ -109,7 +109,7 @@ def _rule(ruled: Ruled[V] | None, value: Callable[[V], T]) -> Rule[T] | None:
 def _preparation(version: Version) -> PreparationRules:
     preparation = version.preparation
     return PreparationRules(
-        keep_s=_evident(preparation.keep_h, _seconds),
+        keep_s=_evident(preparation.keep_h, _kept),
         charge_from_pv=_evident(preparation.charge_from_pv, bool),
         charge_from_grid=_evident(preparation.charge_from_grid, bool),
         adjustment=_evident(version.performance.adjustment_window, _before),
@@ -127,6 +127,10 @@ def _stacking(stacking: Stacking) -> StackingTerms:
         up_to_nomination=stacking.up_to_nomination is not None and stacking.up_to_nomination.value,
         yields=stacking.yields is not None and stacking.yields.value,
     )
+
+
+def _kept(keep: float | KeepFrom) -> float | KeepFrom:
+    return keep if isinstance(keep, KeepFrom) else _seconds(keep)
 
 
 def _evident(stated: Stated[V] | None, value: Callable[[V], T]) -> Evident[T] | None:

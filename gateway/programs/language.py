@@ -1,10 +1,10 @@
 """One grid program: the document a program file holds. Data only: no templates, no expressions, no code."""
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AfterValidator, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, WithJsonSchema, model_validator
 
 from gateway.domain.rules.counts import Per
 from gateway.domain.rules.performance import (
@@ -18,6 +18,7 @@ from gateway.domain.rules.performance import (
     MeasurementPoint,
     TieBreak,
 )
+from gateway.domain.rules.preparation import KeepFrom
 from gateway.domain.rules.rates import RateUnit, YearsBy
 from gateway.domain.rules.stacking import PaidFor
 from gateway.domain.rules.values import Certainty
@@ -40,7 +41,7 @@ WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 WeekdayName = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 Currency = Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")]
 Hours = Annotated[float, Field(gt=0, le=10_000)]
-KeepHours = Annotated[float, Field(gt=0, le=24)]
+KEEP_H_MAX = 24
 Percent = Annotated[float, Field(ge=0, le=100)]
 
 
@@ -52,7 +53,20 @@ def _zone(name: str) -> str:
     return name
 
 
+def _keep(value: Any) -> float | KeepFrom:
+    if value == KeepFrom.NOTICE.value:
+        return KeepFrom.NOTICE
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= KEEP_H_MAX:
+        raise ValueError(f"hours before an event, more than 0 and at most {KEEP_H_MAX}, or notice")
+    return float(value)
+
+
 Zone = Annotated[str, AfterValidator(_zone)]
+KeepHours = Annotated[
+    float | KeepFrom,
+    BeforeValidator(_keep),
+    WithJsonSchema({"anyOf": [{"exclusiveMinimum": 0, "maximum": KEEP_H_MAX, "type": "number"}, {"const": "notice"}]}),
+]
 
 
 class Pricing(StrEnum):
@@ -200,8 +214,8 @@ class ProgramDeadlines(ProgramModel):
 
 
 class Preparation(ProgramModel):
-    """What is done before a known event: energy is kept for so many hours, charged from PV, charged from the grid (only
-    where that is permitted, and never in the adjustment window of a baseline)."""
+    """What is done before a known event: energy is kept for so many hours, or from `rules.notice` on, charged from PV,
+    charged from the grid (only where that is permitted, and never in the adjustment window of a baseline)."""
 
     keep_h: Stated[KeepHours] | None = None
     charge_from_pv: Stated[bool] | None = None

@@ -101,6 +101,19 @@ def test_a_fault_beyond_the_schema_is_told_with_its_path(old: str, new: str, fau
     assert faults(changed(old, new)) == [fault]
 
 
+def test_energy_is_kept_for_some_hours_or_from_a_notice_that_there_is() -> None:
+    from_notice = changed("{value: 4, evidence", "{value: notice, evidence")
+    assert faults(from_notice) == []
+    rule = "      notice: {value: {hours: 2}, effect: warn, evidence: verified, source: page}\n"
+    assert faults(changed(rule, "", text=from_notice)) == [
+        "versions.0.preparation.keep_h: notice: there is no rules.notice"
+    ]
+    for wrong in ("0", "24.5", "always", "true", "[4]"):
+        assert faults(changed("{value: 4, evidence", f"{{value: {wrong}, evidence")) == [
+            "versions.0.preparation.keep_h.value: hours before an event, more than 0 and at most 24, or notice"
+        ], wrong
+
+
 def test_a_program_that_says_it_has_rates_has_some() -> None:
     head, _, tail = SAMPLE.partition("    rates:\n")
     assert faults(head + tail[tail.index("    factors:") :]) == [

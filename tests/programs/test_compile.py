@@ -6,7 +6,7 @@ from typing import Any
 
 from gateway.domain.rules.calendar import ClockWindow, Season
 from gateway.domain.rules.counts import Allowance, Per
-from gateway.domain.rules.preparation import AdjustmentWindow
+from gateway.domain.rules.preparation import AdjustmentWindow, KeepFrom
 from gateway.domain.rules.program import ClockNotice, LeadNotice, LengthBounds
 from gateway.domain.rules.rates import ChosenRate, RateCase, RateUnit, YearsBy, choose_rate
 from gateway.domain.rules.stacking import PaidFor, StackingTerms
@@ -50,13 +50,23 @@ def test_what_is_kept_and_what_is_paid_for_keep_their_evidence() -> None:
     kept = version.preparation
     assert kept.keep_s is not None
     assert kept.adjustment is not None
-    assert (kept.kept_s(), kept.keep_s.source) == (14_400.0, "page")
+    assert (kept.keep_s.value, kept.keep_s.source) == (14_400.0, "page")
     assert (kept.adjustment.value, kept.adjustment.certainty) == (
         AdjustmentWindow(from_s=14_400.0, until_s=3_600.0), Certainty.REPORTED,
     )  # fmt: skip
     terms = StackingTerms(paid_for=PaidFor.LOAD, beside_load=PaidFor.EXPORTS, up_to_nomination=True, yields=True)
     assert version.stacking == terms
     assert program().versions[0].stacking == StackingTerms(), "absent is nothing in particular"
+
+
+def test_energy_is_kept_from_the_notice_on_where_the_file_says_so() -> None:
+    (version,) = program(changed("keep_h: {value: 4,", "keep_h: {value: notice,")).versions
+    kept = version.preparation.keep_s
+    assert kept is not None
+    assert kept.value is KeepFrom.NOTICE
+    assert (version.kept_from_ms(7_200_000), version.kept_s_max) == (0, 7_200)
+    (version,) = program().versions
+    assert (version.kept_from_ms(14_400_000), version.kept_s_max) == (0, 14_400)
 
 
 def test_notice_by_a_clock_time_is_kept_as_one() -> None:

@@ -162,7 +162,7 @@ def test_an_event_at_an_hour_outside_the_window_is_refused_here_and_a_warning_fo
 def test_what_is_kept_before_an_event_and_who_yields_is_data() -> None:
     day = date(2026, 7, 7)
     versions = {name: loaded.program.version_on(day) for name, loaded in PROGRAMS.items()}
-    keeps = {name for name, version in versions.items() if version is not None and version.preparation.kept_s() > 0}
+    keeps = {name for name, version in versions.items() if version is not None and version.kept_s_max > 0}
     assert keeps == {"dsgs-option3", "elrp-a4", "connectedsolutions-ma"}
     yields = {name for name, version in versions.items() if version is not None and version.stacking.yields}
     assert yields == {"tou-daily"}

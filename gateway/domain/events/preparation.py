@@ -7,6 +7,7 @@ from typing import Any
 
 from gateway.domain.events.request import EventRequest, Running, Target, Want, Way
 from gateway.domain.rules.calendar import Span
+from gateway.domain.rules.preparation import KeepFrom
 from gateway.domain.rules.program import GridProgram, ProgramVersion
 from gateway.domain.rules.values import Evident, Rule
 
@@ -50,7 +51,7 @@ def stated(keeping: Keeping) -> Iterator[tuple[str, Evident[Any] | Rule[Any], st
         yield (
             "keep_h",
             rules.keep_s,
-            f"energy is kept for {rules.keep_s.value / 3600:g} h before an event; meanwhile a home buys what its "
+            f"energy is kept {_how_long(rules.keep_s.value)} an event; meanwhile a home buys what its "
             "battery would have given it",
         )
     if rules.charge_from_pv is not None:
@@ -67,6 +68,10 @@ def stated(keeping: Keeping) -> Iterator[tuple[str, Evident[Any] | Rule[Any], st
         window = rules.adjustment.value
         words = f"from {window.from_s / 3600:g} h to {window.until_s / 3600:g} h before an event"
         yield "adjustment_window", rules.adjustment, f"nothing is charged from the grid {words}"
+
+
+def _how_long(keep_s: float | KeepFrom) -> str:
+    return "from the notice of" if isinstance(keep_s, KeepFrom) else f"for {keep_s / 3600:g} h before"
 
 
 def kept_next(request: EventRequest, program: GridProgram | None, utc_ms: int) -> Keeping | None:
@@ -86,7 +91,7 @@ def keeping(request: EventRequest, program: GridProgram | None, start_ms: int) -
         charges = ((own_ms, start_ms),) if request.precharge else ()
         return Keeping(from_ms=own_ms, start_ms=start_ms, charges=charges) if own_ms < start_ms else None
     rules = version.preparation
-    keep_ms = start_ms - round(rules.kept_s() * 1000)
+    keep_ms = version.kept_from_ms(start_ms)
     from_ms = min(own_ms, keep_ms)
     if from_ms >= start_ms:
         return None

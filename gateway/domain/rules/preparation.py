@@ -1,9 +1,17 @@
 """What a program has its members do before a known event: how long they keep their energy, and what charges them."""
 
 from dataclasses import dataclass
+from enum import Enum
 
 from gateway.domain.rules.calendar import Span
 from gateway.domain.rules.values import Evident
+
+
+class KeepFrom(Enum):
+    """When energy begins to be kept, where that is no time before the event. `NOTICE`: when the program's rules have it
+    become known."""
+
+    NOTICE = "notice"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,17 +29,13 @@ class AdjustmentWindow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreparationRules:
-    """Energy is kept for `keep_s` before an event, while members may charge from PV and are charged from the grid, but
-    never in the `adjustment` window of the baseline. None = the program does not say."""
+    """Energy is kept for `keep_s` before an event, or from its notice on. Meanwhile members may charge from PV and are
+    charged from the grid, but never in the `adjustment` window of the baseline. None = the program does not say."""
 
-    keep_s: Evident[float] | None = None
+    keep_s: Evident[float | KeepFrom] | None = None
     charge_from_pv: Evident[bool] | None = None
     charge_from_grid: Evident[bool] | None = None
     adjustment: Evident[AdjustmentWindow] | None = None
-
-    def kept_s(self) -> float:
-        """How long before an event energy is kept, s; 0 = it is not."""
-        return 0.0 if self.keep_s is None else self.keep_s.value
 
 
 UNPREPARED = PreparationRules()

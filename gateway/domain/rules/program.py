@@ -14,7 +14,7 @@ from gateway.domain.rules.calendar import (
 )
 from gateway.domain.rules.counts import Allowance
 from gateway.domain.rules.performance import MeasurementRules, PerformanceRules
-from gateway.domain.rules.preparation import UNPREPARED, PreparationRules
+from gateway.domain.rules.preparation import UNPREPARED, KeepFrom, PreparationRules
 from gateway.domain.rules.rates import DateRange, Rate, RateFactor, YearsBy
 from gateway.domain.rules.stacking import ALONE, StackingTerms
 from gateway.domain.rules.values import Rule
@@ -34,6 +34,11 @@ class LeadNotice:
 
     lead_s: float
 
+    @property
+    def lead_s_max(self) -> float:
+        """The longest time before an event at which it becomes known, s."""
+        return self.lead_s
+
     def by_ms(self, zone: str, start_ms: int) -> int:
         """The latest instant, UTC ms, at which an event that begins at `start_ms` becomes known."""
         return start_ms - round(self.lead_s * 1000)
@@ -45,6 +50,11 @@ class ClockNotice:
 
     days_before: int
     by_min: int
+
+    @property
+    def lead_s_max(self) -> float:
+        """The longest time before an event at which it becomes known, s: one at the end of a day of 25 hours."""
+        return (self.days_before + 1) * 86_400 + 3_600 - self.by_min * 60
 
     def by_ms(self, zone: str, start_ms: int) -> int:
         """The latest instant, UTC ms, at which an event that begins at `start_ms` becomes known."""
@@ -104,6 +114,25 @@ class ProgramVersion:
         )
         object.__setattr__(self, "calendar", calendar)
 
+    def kept_from_ms(self, start_ms: int) -> int:
+        """From when energy is kept for an event that begins at `start_ms` (UTC); that itself = it is not."""
+        keep = self.preparation.keep_s
+        if keep is None:
+            return start_ms
+        if not isinstance(keep.value, KeepFrom):
+            return start_ms - round(keep.value * 1000)
+        return start_ms if self.notice is None else self.notice.value.by_ms(self.zone, start_ms)
+
+    @property
+    def kept_s_max(self) -> float:
+        """The longest time for which energy is kept before an event, s."""
+        keep = self.preparation.keep_s
+        if keep is None:
+            return 0.0
+        if not isinstance(keep.value, KeepFrom):
+            return keep.value
+        return 0.0 if self.notice is None else self.notice.value.lead_s_max
+
     def from_ms(self) -> int | None:
         """The first instant at which it is in force, UTC ms; None = always was."""
         return None if self.days.first is None else midnight_ms(self.zone, self.days.first)
@@ -124,7 +153,7 @@ class GridProgram:
     @property
     def kept_s_max(self) -> float:
         """The longest time for which energy is kept before an event, s."""
-        return max((version.preparation.kept_s() for version in self.versions), default=0.0)
+        return max((version.kept_s_max for version in self.versions), default=0.0)
 
     def version_on(self, day: date) -> ProgramVersion | None:
         """The version in force on a local day; None = there is none."""

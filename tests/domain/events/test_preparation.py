@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from gateway.domain.events.book import Book
 from gateway.domain.events.preparation import keeping, kept_next, stated
 from gateway.domain.events.request import EventRequest, Target, Want, power
-from gateway.domain.rules.preparation import AdjustmentWindow, PreparationRules
-from gateway.domain.rules.program import GridProgram, ProgramVersion
+from gateway.domain.rules.calendar import local_ms
+from gateway.domain.rules.preparation import AdjustmentWindow, KeepFrom, PreparationRules
+from gateway.domain.rules.program import ClockNotice, GridProgram, LeadNotice, ProgramVersion
 from gateway.domain.rules.rates import DateRange
 from gateway.domain.rules.stacking import StackingTerms
 from gateway.domain.rules.values import Certainty, Effect, Evident, Rule, T
@@ -30,7 +31,7 @@ def permits(value: bool) -> Rule[bool]:
     return Rule(value=value, effect=Effect.CLIP, certainty=Certainty.VERIFIED, source="page")
 
 
-def rules(**known: float | bool | AdjustmentWindow) -> PreparationRules:
+def rules(**known: float | bool | KeepFrom | AdjustmentWindow) -> PreparationRules:
     return PreparationRules(**{name: evident(value) for name, value in known.items()})  # type: ignore[arg-type]
 
 
@@ -132,6 +133,57 @@ def test_the_version_in_force_when_the_event_begins_says_how_long() -> None:
     assert hours(request(), both, start_ms) == (9, [])
     assert hours(request(), both, start_ms - 1) == (5, [])
     assert hours(request(), replace(both, versions=(short,)), start_ms) is None, "no version is in force"
+
+
+def notice(value: LeadNotice | ClockNotice) -> Rule[LeadNotice | ClockNotice]:
+    return Rule(value=value, effect=Effect.WARN, certainty=Certainty.VERIFIED, source="page")
+
+
+FROM_NOTICE = rules(keep_s=KeepFrom.NOTICE)
+
+
+def test_energy_is_kept_from_the_notice_on_where_the_program_says_so() -> None:
+    lead = program(preparation=FROM_NOTICE, notice=notice(LeadNotice(lead_s=27 * HOUR_S)))
+    assert hours(request(), lead) == (27, [])
+    assert hours(request(prepare_s=30 * HOUR_S), lead) == (30, []), "the longer one holds"
+    assert hours(request(target=power(-1_000.0)), lead) is None, "it asks for no energy"
+    assert hours(request(), program(preparation=FROM_NOTICE)) is None, "the program knows of no notice"
+    late = program(preparation=FROM_NOTICE, notice=notice(ClockNotice(days_before=0, by_min=1_439)))
+    assert hours(request(), late) is None, "its events become known after they begin"
+
+
+@pytest.mark.parametrize(
+    ("day", "hour", "kept_h"),
+    [
+        (date(2025, 6, 30), 21, 30),
+        (date(2025, 11, 2), 20, 29 + 1),  # a day of 25 hours
+        (date(2025, 3, 9), 19, 28 - 1),  # a day of 23 hours
+    ],
+)
+def test_a_notice_by_the_clock_is_local_time_of_the_day_before_and_is_never_missed(
+    day: date, hour: int, kept_h: float
+) -> None:
+    zone = "America/Los_Angeles"
+    start_ms = local_ms(zone, day, hour * 60)
+    found = program(preparation=FROM_NOTICE, notice=notice(ClockNotice(days_before=1, by_min=15 * 60)))
+    local = GridProgram(id="p", zone=zone, versions=(replace(found.versions[0], zone=zone),))
+    assert hours(request(), local, start_ms) == (kept_h, [])
+    asked = request(start_ms=start_ms, end_ms=start_ms + HOUR)
+    from_ms = start_ms - round(kept_h * HOUR)
+    assert kept_next(asked, local, from_ms - 1) is None
+    assert kept_next(asked, local, from_ms) == keeping(asked, local, start_ms)
+
+
+@given(st.integers(0, 400 * 24 * 60), st.integers(0, 3), st.integers(0, 24 * 60))
+def test_nothing_is_kept_longer_before_an_event_than_its_program_says_at_most(
+    start_min: int, days_before: int, by_min: int
+) -> None:
+    """The book looks no further ahead than that."""
+    zone = "America/Los_Angeles"
+    found = program(preparation=FROM_NOTICE, notice=notice(ClockNotice(days_before=days_before, by_min=by_min)))
+    version = replace(found.versions[0], zone=zone)
+    start_ms = T0 + start_min * 60_000
+    assert start_ms - version.kept_from_ms(start_ms) <= version.kept_s_max * 1000
 
 
 def test_each_rule_is_named_with_its_evidence() -> None:

@@ -7,8 +7,8 @@ import pytest
 
 from gateway.domain.commands import CommandOp
 from gateway.domain.events.request import EventRequest
-from gateway.domain.rules.preparation import AdjustmentWindow, PreparationRules
-from gateway.domain.rules.program import GridProgram, ProgramVersion
+from gateway.domain.rules.preparation import AdjustmentWindow, KeepFrom, PreparationRules
+from gateway.domain.rules.program import GridProgram, LeadNotice, ProgramVersion
 from gateway.domain.rules.rates import DateRange
 from gateway.domain.rules.stacking import StackingTerms
 from gateway.domain.rules.values import Certainty, Effect, Evident, Rule
@@ -57,6 +57,31 @@ async def test_energy_is_kept_from_when_the_program_says_and_at_once_for_an_even
         await found.go(10)
         assert found.homes.battery_w.sum() == pytest.approx(4_000, rel=0.02)
         assert found.steps_w() <= found.settings.fleet_w_per_s * 1.01
+
+
+async def test_energy_is_kept_from_the_programs_notice_on_through_a_new_time_a_kill_and_a_cancellation() -> None:
+    lead = Rule(value=LeadNotice(lead_s=100.0), effect=Effect.WARN, certainty=Certainty.VERIFIED, source="page")
+    found = world(2, program("dear", rules(keep_s=KeepFrom.NOTICE), notice=lead))
+    await found.go(2)
+    event = known(found, 150)
+    await found.dispatcher.submit(event)
+    await found.go(45)
+    assert found.homes.battery_w.sum() == 2 * OWN_W, "it is known before the notice"
+    await found.go(10)
+    assert found.homes.battery_w.sum() == 0
+    moved = replace(event, revision=2, start_ms=event.start_ms + 90_000, end_ms=event.end_ms + 90_000)
+    await found.dispatcher.submit(moved)
+    await found.go(40)
+    assert found.homes.battery_w.sum() == 2 * OWN_W
+    await found.go(50)
+    assert found.homes.battery_w.sum() == 0
+    quiet = len(found.trace)
+    found.restart(away_s=10)
+    await found.go(20)
+    assert max(found.trace[quiet:-1]) == 0
+    await found.dispatcher.submit(replace(moved, revision=3, cancelled=True))
+    await found.go(40)
+    assert (found.homes.battery_w.sum(), set(found.authority())) == (2 * OWN_W, {"DEVICE"})
 
 
 async def test_members_that_keep_their_energy_are_left_free_to_charge_unless_the_program_forbids_it() -> None:
