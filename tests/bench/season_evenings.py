@@ -7,6 +7,7 @@ knows nothing of the one before.
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from csv import DictReader
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
@@ -21,12 +22,13 @@ import numpy as np
 
 from gateway.clock import ManualClock
 from gateway.domain.events.request import power
+from gateway.domain.rules.preparation import KeepFrom
 from gateway.domain.rules.program import GridProgram
 from gateway.domain.rules.values import Certainty, Evident
 from gateway.profiles.compile import Codec
 from gateway.programs.loader import load_program
 from gateway.services.settings import ControlSettings, MaintenanceSettings
-from simulators.battery import Batteries
+from simulators.battery import Batteries, Mode
 from simulators.curves import DAY_S
 from simulators.homes import Floats, Homes, make_homes
 from simulators.weather import SeasonCurves
@@ -44,8 +46,6 @@ NOTICE_HOUR = 15
 """Local time of the notice, on the day before."""
 FIRST_HOUR = 14
 """Local time of the day before at which a stretch begins."""
-
-MORNING_HOUR = 7
 
 OWN_STEP_S = 60.0
 """Physics of batteries in their maker's mode."""
@@ -92,7 +92,7 @@ def dsgs(keep_h: float | None = None) -> GridProgram:
     program = load_program(PROGRAM).program
     if keep_h is None:
         return program
-    keep_s = Evident(value=keep_h * 3_600, certainty=Certainty.UNVERIFIED, source="bench")
+    keep_s: Evident[float | KeepFrom] = Evident(value=keep_h * 3_600, certainty=Certainty.UNVERIFIED, source="bench")
     return replace(
         program,
         versions=tuple(
@@ -128,6 +128,29 @@ def season_homes(n: int, seed: int = 1, *, unsure_pct: float = 5.0) -> Homes:
     )
 
 
+class MeteredBatteries(Batteries):
+    """Batteries in homes whose meters count what each buys, `bought_wh`. `alone`: the same ones as they would be if
+    from some moment on nobody but their owners had them."""
+
+    def __init__(self, homes: Homes, *, curves: SeasonCurves) -> None:
+        super().__init__(homes, time_s=0.0, guard=False, curves=curves)
+        self.bought_wh = np.zeros(len(homes))
+        self.alone: MeteredBatteries | None = None
+
+    def step(self, dt_s: float) -> None:
+        super().step(dt_s)
+        self.bought_wh += np.maximum(self.grid_w, 0.0) * dt_s / 3_600
+        if self.alone is not None:
+            self.alone.step(dt_s)
+
+    def compare(self) -> None:
+        """From now on there are others that are left alone."""
+        self.alone = None
+        alone = deepcopy(self)
+        alone.mode[:], alone.blocked[:] = Mode.SELF_CONSUMPTION, False
+        self.alone = alone
+
+
 @dataclass
 class SeasonStreet(Street):
     """A street whose product says how sure its SoC is."""
@@ -153,10 +176,10 @@ class Freedom:
 
 @dataclass
 class Season:
-    """`program`: what the events are of, and how long before them energy is kept. `given_wh`: by
-    evening, what each battery has
-    discharged less what it has charged, before its first hour and after each. `had_wh`: by evening and moment, the true
-    energy of each battery then."""
+    """`program`: what the events are of, and how long before them energy is kept. `given_wh`: by evening, what each
+    battery has discharged less what it has charged, before its first hour and after each. `had_wh`: by evening and
+    moment, the true energy of each battery then. `owed_wh`: what each home bought between notice and event beyond what
+    it would have bought if its battery had gone on serving it alone."""
 
     homes: Homes
     events: Sequence[Evening]
@@ -174,16 +197,19 @@ class Season:
         self.curves = SeasonCurves(
             load_base_w=homes.load_base_w, pv_peak_w=homes.pv_peak_w, seed=homes.seed, first=self.first, days=days
         )
-        self.batteries = Batteries(homes, time_s=0.0, guard=False, curves=self.curves)
+        self.batteries = MeteredBatteries(homes, curves=self.curves)
+        self.owed_wh = np.zeros(len(homes))
         self._start_wh = self.batteries.energy_wh.copy()
-
-    @property
-    def keep_h(self) -> float:
-        return self.program.versions[0].preparation.kept_s() / 3_600
 
     def start_s(self, evening: Evening) -> float:
         """Seconds since the first midnight at which an event begins."""
         return (evening.day - self.first).days * DAY_S + evening.hour * 3_600.0
+
+    def kept_s(self, evening: Evening) -> float:
+        """How long before an event the program has energy kept."""
+        start_ms = self._midnight_ms + round(1000 * self.start_s(evening))
+        version = self.program.version_at(start_ms)
+        return 0.0 if version is None else (start_ms - version.kept_from_ms(start_ms)) / 1000
 
     def end_s(self, evening: Evening) -> float:
         return self.start_s(evening) + len(evening.prices) * 3_600.0
@@ -191,7 +217,7 @@ class Season:
     def _before(self, evening: Evening) -> tuple[tuple[Literal["notice", "keep"], float], ...]:
         """When an event is known, and from when on its energy is kept."""
         notice_s = ((evening.day - self.first).days - 1) * DAY_S + NOTICE_HOUR * 3_600.0
-        keep_s = self.start_s(evening) - self.keep_h * 3_600.0
+        keep_s = self.start_s(evening) - self.kept_s(evening)
         return ("notice", notice_s), ("keep", max(keep_s, notice_s + EDGE_S))
 
     # -- the run ---------------------------------------------------------------------------------------------
@@ -228,20 +254,31 @@ class Season:
                 start_s = self.start_s(evening)
                 answer = await street.submit(
                     f"dsgs-{evening.day}", in_s=start_s - at_s, s=self.end_s(evening) - start_s,
-                    target=power(None), program=self.program.id, kept_s=3_600 * self.keep_h,
+                    target=power(None), program=self.program.id, kept_s=self.kept_s(evening),
                 )  # fmt: skip
                 if answer.reason is not None:
                     self.refused.append(answer.reason)
             if what.startswith("hour"):
                 self.given_wh[number].append(batteries.discharged_wh - batteries.charged_wh)
+            self._count(number, what)
             self.had_wh[number, what] = batteries.energy_wh.copy()
         self.problems += street.problems
+
+    def _count(self, number: int, what: str) -> None:
+        """What homes buy while an event is known and none runs, more than if their batteries were left alone."""
+        batteries = self.batteries
+        if what == "known":
+            batteries.compare()
+        elif what == "hour 0" and batteries.alone is not None:
+            self.owed_wh += batteries.bought_wh - batteries.alone.bought_wh
+            batteries.alone = None
 
     def _moments(self, numbered: Sequence[tuple[int, Evening]]) -> Iterator[tuple[float, int, str]]:
         for number, evening in numbered:
             for what, at_s in self._before(evening):
                 yield at_s, number, what
-            yield self.start_s(evening) - (evening.hour - MORNING_HOUR) * 3_600.0, number, "morning"
+            over_s = self.end_s(self.events[number - 1]) if number else 0.0
+            yield max(over_s, dict(self._before(evening))["notice"]), number, "known"
             for hour in range(len(evening.prices) + 1):
                 yield self.start_s(evening) + hour * 3_600.0, number, f"hour {hour}"
             yield self.end_s(evening) + RELEASE_S, number, "over"

@@ -33,13 +33,13 @@ def two_shapes() -> Homes:
 async def test_season_week_with_day_ahead_notice_demonstrates_98_percent_of_what_a_clairvoyant_could() -> None:
     season = await Season(two_shapes(), EVENINGS).run()
     assert (season.problems, season.refused) == ([], [])
-    half_empty = season.had_wh[0, "morning"] < 0.5 * season.homes.capacity_wh
-    assert half_empty.all()
     found = judged(season)
     assert found["optimum_pct"] >= 98.0, found
+    assert (season.owed_wh > 1_000).all(), "what is kept for an event its owner buys meanwhile"
 
 
 async def test_season_without_preparation_falls_short_of_the_same_clairvoyant() -> None:
     """What a home used itself in the afternoon is missing in the evening: to reach the optimum is no formality."""
     season = await Season(two_shapes(), EVENINGS[:1], dsgs(keep_h=0.0)).run()
+    assert np.abs(season.owed_wh).max() < 20
     assert sum(season.months(season.run_kw).values()) < 0.95 * sum(season.months(season.best_kw(OPTIMUM)).values())
