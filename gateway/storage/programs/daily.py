@@ -84,15 +84,12 @@ class DailyColumns:
         self.path = state_dir / DIRECTORY / NAME
         self._write = write
         self._db = sqlite3.connect(":memory:", isolation_level=None)
-        with self._told():
-            if write:
-                self._created()
-            if self.path.exists():
-                self._db.close()
-                mode = "rw" if write else "ro"
-                address = f"file:{quote(str(self.path.absolute()))}?mode={mode}"
-                self._db = sqlite3.connect(address, uri=True, isolation_level=None, timeout=BUSY_S)
-            self._prepare()
+        try:
+            with self._told():
+                self._open()
+        except BaseException:
+            self._db.close()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -278,6 +275,15 @@ class DailyColumns:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             os.close(os.open(self.path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
             sync_directory(self.path.parent)
+
+    def _open(self) -> None:
+        if self._write:
+            self._created()
+        if self.path.exists():
+            self._db.close()
+            address = f"file:{quote(str(self.path.absolute()))}?mode={'rw' if self._write else 'ro'}"
+            self._db = sqlite3.connect(address, uri=True, isolation_level=None, timeout=BUSY_S)
+        self._prepare()
 
     def _prepare(self) -> None:
         found = int(self._db.execute("PRAGMA user_version").fetchone()[0])
