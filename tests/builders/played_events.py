@@ -90,6 +90,7 @@ class Played:
     areas: Mapping[str, AreaHours] = field(default_factory=dict)
     home: PaidHome = HOME
     customers: Sequence[str] = ()
+    covered_pct: float = 100.0
 
     def performance(self) -> EventPerformance:
         n = len(self.battery_wh)
@@ -106,7 +107,8 @@ class Played:
                 replace(self.home, name=f"home-{at}", customer=who)
                 for at, who in enumerate(self.customers or [f"customer-{at}" for at in range(n)])
             ),
-            measured=measured, covered_pct=np.where(measured.known, 100.0, 0.0), grid=grid, asked=self._asked(n),
+            measured=measured, covered_pct=np.where(measured.known, self.covered_pct, 0.0), grid=grid,
+            asked=self._asked(n),
             nominal_w=np.full(n, self.nominal_w), before=self.before,
         )  # fmt: skip
         event = PlayedEvent(

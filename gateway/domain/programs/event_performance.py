@@ -30,9 +30,11 @@ from gateway.domain.rules.calendar import local_day
 from gateway.domain.rules.performance import BaselineMethod, Cited, Doubt, Level, MeasurementPoint
 from gateway.domain.rules.program import ProgramVersion
 from gateway.domain.rules.stacking import StackedClaim
-from gateway.domain.types import Floats, Ints
+from gateway.domain.types import Bools, Floats, Ints
 
 W_PER_KW = 1000
+COVERED_MIN_PCT = 90.0
+"""An interval of which less is measured is missing in part: what it says may be less than there was."""
 
 
 class FigureLevel(StrEnum):
@@ -161,11 +163,11 @@ def event_performance(event: PlayedEvent, homes: EventHomes, areas: Mapping[str,
     share = shared.shares[event.claim]
     nominal_w = homes.nominal_w
     found = delivered(cited, event.point, share.net, at_home, homes.before, nominal_w, intervals)
-    valued_rows = _valued(event, cited, found, homes.homes, areas)
+    valued_rows = _valued(event, cited, found, homes, areas)
     in_event = MeteredWh(wh=intervals.in_part(homes.measured.wh), known=homes.measured.known)
     figures = _Figures(
         intervals=intervals, homes=homes, found=found, share=share, valued=valued_rows,
-        short=shortfalls(homes.asked, in_event, intervals),
+        short=shortfalls(homes.asked, in_event, homes.covered_pct, intervals),
     )  # fmt: skip
     estimate = event.point is MeasurementPoint.UTILITY_METER and event.own_meter
     return EventPerformance(
@@ -187,11 +189,12 @@ def _note_measurement(version: ProgramVersion, cited: Cited) -> None:
 
 
 def _valued(
-    event: PlayedEvent, cited: Cited, found: Delivered, homes: tuple[PaidHome, ...], areas: Mapping[str, AreaHours]
+    event: PlayedEvent, cited: Cited, found: Delivered, measured: EventHomes, areas: Mapping[str, AreaHours]
 ) -> ValuedEvent:
+    homes = measured.homes
     nomination_kw = None if event.nominated_w is None else event.nominated_w / W_PER_KW
     try:
-        return valued(event.version, cited, found, homes, areas, nomination_kw)
+        return valued(event.version, cited, found, homes, areas, nomination_kw, _thin(measured))
     except InvalidInput as error:
         unpaid = EventValue(status=UNPAID, why="; ".join(error.problems))
         unbounded = found.hour_kw()
@@ -203,6 +206,14 @@ def _valued(
             paid_at=Level.AGGREGATION, homes=tuple(rows), customers=(),
             program=ValuedRow(name="", customer="", kw=_columns([row.kw for row in rows]), value=unpaid),
         )  # fmt: skip
+
+
+def _thin(homes: EventHomes) -> Bools:
+    """Homes of which too little of some interval was measured."""
+    found = np.zeros(len(homes.homes), dtype=np.bool_)
+    thin = np.any(homes.covered_pct < COVERED_MIN_PCT, axis=1)
+    found[homes.site_of[(homes.site_of >= 0) & thin]] = True
+    return found
 
 
 def _own_use_wh(shared: SharedEnergy, event: PlayedEvent, intervals: EventIntervals) -> int:

@@ -30,7 +30,7 @@ from gateway.domain.programs.pricing import (
 from gateway.domain.rules.performance import BoundPer, Cited, Formula, Level
 from gateway.domain.rules.program import ProgramVersion
 from gateway.domain.rules.values import Certainty
-from gateway.domain.types import Ints
+from gateway.domain.types import Bools, Ints
 
 ZERO = Fraction(0)
 INTERVALS, BASELINE, PRICE, EVENT_TYPE = "intervals missing", "baseline missing", "price missing", "event type missing"
@@ -106,9 +106,10 @@ def valued(
     homes: Sequence[PaidHome],
     areas: Mapping[str, AreaHours],
     nomination_kw: Fraction | None,
+    thin: Bools,
 ) -> ValuedEvent:
-    """`homes` in the order of the rows of `found`; `nomination_kw` of all of them. Raises InvalidInput where bounds
-    cannot be applied."""
+    """`homes` in the order of the rows of `found`; `nomination_kw` of all of them; `thin`: of which too little was
+    measured. Raises InvalidInput where bounds cannot be applied."""
     level = coarsest(cited.rules)
     if cited.rules.formula.value is Formula.BID_BANDS:
         level = Level.AGGREGATION
@@ -119,7 +120,7 @@ def valued(
     by_area: dict[str, list[int]] = {}
     for place, home in enumerate(homes):
         by_area.setdefault(home.area, []).append(place)
-    lacking = _lacking(found)
+    lacking = _lacking(found, thin)
     of_homes: dict[int, ValuedRow] = {}
     customers: list[ValuedRow] = []
     whole: list[ValuedRow] = []
@@ -263,9 +264,9 @@ def _at(cited: Cited, per: BoundPer, level: Level) -> bool:
     return any(one is not None and one.value.per is per and one.value.level is level for one in bounds)
 
 
-def _lacking(found: Delivered) -> list[frozenset[str]]:
+def _lacking(found: Delivered, thin: Bools) -> list[frozenset[str]]:
     """What each home's figures lack."""
-    measured: list[bool] = np.all(found.given.known, axis=1).tolist()
+    measured: list[bool] = (np.all(found.given.known, axis=1) & ~thin).tolist()
     founded: list[bool] = found.baselines.known.tolist()
     return [
         frozenset(([] if whole else [INTERVALS]) + ([] if based else [BASELINE]))

@@ -77,15 +77,16 @@ class Shortfalls:
     early_s: Floats
 
 
-def shortfalls(asked: AskedOf, measured: MeteredWh, intervals: EventIntervals) -> Shortfalls:
-    """`measured`: what each battery gave in the event's part of each interval (+ = discharge)."""
+def shortfalls(asked: AskedOf, measured: MeteredWh, covered_pct: Floats, intervals: EventIntervals) -> Shortfalls:
+    """`measured`: what each battery gave in the event's part of each interval (+ = discharge); `covered_pct`: how much
+    of each interval that rests on."""
     way = np.where(asked.asked_wh < 0, -1, 1)
     asked_wh = np.floor(np.abs(asked.asked_wh) + 0.5).astype(np.int64)
     along = measured.wh * way[:, np.newaxis]
     given_wh = along.sum(axis=1)
     short_wh = np.maximum(asked_wh - given_wh, 0)
     length_ms = intervals.until_ms - intervals.from_ms
-    unknown_ms = (~measured.known * intervals.part_ms).sum(axis=1)
+    unknown_ms = (np.where(measured.known, 1 - covered_pct / 100, 1.0) * intervals.part_ms).sum(axis=1)
     late_ms = np.maximum(asked.started_ms - intervals.from_ms - asked.spread_ms, 0)
     started = asked.started_ms > 0
     left = short_wh.copy()

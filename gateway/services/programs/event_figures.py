@@ -38,6 +38,9 @@ WINDOW_MS = 46 * DAY_MS
 """How long before an event there may be days that its baselines are of."""
 NEW_ROWS = 200_000
 TOLD_OUT_MAX = 20
+STORED_MS, LOOK_MS = 50_000, 4_000
+"""Where the last interval has no record yet, one may still be on its way to the log: the event is looked at every few
+seconds, until so long after its end."""
 
 
 class EventFiguresJob:
@@ -56,6 +59,7 @@ class EventFiguresJob:
         self._reader = reader(state_dir, programs)
         self._log = IntervalLogBeside(state_dir / "intervals")
         self._series = ProgramSeries(state_dir)
+        self._waits_ms: dict[tuple[str, int], int] = {}
 
     def step(self, now_ms: int) -> JobState:
         with EventRevisions(self._state_dir, write=True) as store:
@@ -68,6 +72,9 @@ class EventFiguresJob:
                 return JobState(more=store.prune(now_ms - self._keep_ms) > 0, problems=problems)
             occurrence, frame, sign = due[0]
             problem = self._work_out(store, occurrence, found, frame, facts, now_ms)
+            if problem is None:
+                self._waits_ms[occurrence.event.request.id, occurrence.occurrence_ms] = now_ms + LOOK_MS
+                return JobState(more=len(due) > 1, backlog=len(due), problems=problems)
             store.note(occurrence.event.request.id, occurrence.occurrence_ms, occurrence.span, sign + problem)
             return JobState(more=True, backlog=len(due) - 1, problems=problems)
 
@@ -90,7 +97,8 @@ class EventFiguresJob:
                 problems += [f"event {request.id}: {problem}" for problem in error.problems]
                 continue
             length_ms = frame.length_s * 1000
-            if -(-until_ms // length_ms) * length_ms + CLOSED_MS > now_ms:
+            closed_ms = -(-until_ms // length_ms) * length_ms + CLOSED_MS
+            if max(closed_ms, self._waits_ms.get((request.id, occurrence.occurrence_ms), 0)) > now_ms:
                 continue
             if request.program not in signs:
                 signs[request.program] = f"{facts}|{rated.digest}|{self._series.sign(request.program)}"
@@ -118,8 +126,9 @@ class EventFiguresJob:
     def _work_out(
         self, store: EventRevisions, occurrence: PlayedOccurrence, found: Sequence[PlayedOccurrence], frame: DayFrame,
         facts: str, now_ms: int,
-    ) -> str:  # fmt: skip
-        """Work an occurrence out, and store it where it is another figure; returns why it cannot be, "" = it can."""
+    ) -> str | None:  # fmt: skip
+        """Work an occurrence out, and store it where it is another figure; returns why it cannot be, "" = it can; None:
+        its last interval may still be on its way."""
         request = occurrence.event.request
         others = [one for one in found if one != occurrence]
         try:
@@ -127,6 +136,12 @@ class EventFiguresJob:
             if inputs is None:
                 return f"event {request.id}: no battery of it is enrolled in {request.program} and has a home"
             known = store.newest(request.id, occurrence.occurrence_ms)
+            if (
+                known is None
+                and now_ms < occurrence.span[1] + STORED_MS
+                and not inputs.homes.measured.known[:, -1].any()
+            ):
+                return None
             digest = digest_of(inputs.texts)
             if known is not None and known.digest == digest:
                 return ""

@@ -111,6 +111,11 @@ def test_an_interval_that_nobody_measured_gives_nothing_and_is_said() -> None:
     assert worth(found)[1] is not None
 
 
+def test_an_interval_of_which_little_was_measured_is_missing_in_part() -> None:
+    assert worth(replace(TWO_HOURS, covered_pct=60.0).performance())[0] == "provisional (intervals missing)"
+    assert worth(replace(TWO_HOURS, covered_pct=95.0).performance())[0] == "computed"
+
+
 @pytest.mark.parametrize(
     ("site_kw", "expected"), [(0.3, Fraction("3.172")), (-1.0, Fraction("3.472")), (3.472, Fraction(0))]
 )

@@ -21,8 +21,8 @@ DELIVERED = AskedOf(
 )  # fmt: skip
 
 
-def found(asked: AskedOf, *wh: float) -> Shortfalls:
-    return shortfalls(asked, MeteredWh.of(np.array([wh])), HOUR)
+def found(asked: AskedOf, *wh: float, covered_pct: float = 100.0) -> Shortfalls:
+    return shortfalls(asked, MeteredWh.of(np.array([wh])), np.full((1, 4), covered_pct), HOUR)
 
 
 def why(asked: AskedOf, *wh: float) -> dict[str, int]:
@@ -73,6 +73,9 @@ def test_energy_that_went_the_wrong_way_is_said_so_first() -> None:
 
 def test_what_nobody_measured_may_have_been_given() -> None:
     assert why(DELIVERED, 1_000, np.nan, 1_000, 1_000) == {"unmeasured": 1_000}
+    half = found(DELIVERED, 500, 500, 500, 500, covered_pct=50.0)
+    assert half.reasons[Short.UNMEASURED].tolist() == [2_000]
+    assert found(DELIVERED, *[1_000] * 4, covered_pct=50.0).short_wh.tolist() == [0], "a counter knew all of it"
 
 
 def test_a_battery_that_stopped_before_the_end_did_so_by_so_many_seconds() -> None:
@@ -98,7 +101,8 @@ def test_the_reasons_sum_to_the_shortfall_whatever_a_record_says(data: st.DataOb
     )  # fmt: skip
     row = st.lists(st.none() | st.integers(-900, 1_500), min_size=4, max_size=4)
     wh = np.array(data.draw(st.lists(row, min_size=n, max_size=n)), dtype=np.float64)
-    result = shortfalls(asked, MeteredWh.of(wh), HOUR)
+    covered = drawn(st.integers(0, 100), np.float64)[:, np.newaxis] * np.ones((1, 4))
+    result = shortfalls(asked, MeteredWh.of(wh), covered, HOUR)
     assert np.sum([*result.reasons.values()], axis=0).tolist() == result.short_wh.tolist()
     assert all((one >= 0).all() for one in result.reasons.values())
     assert set(result.reasons) == set(Short)

@@ -32,7 +32,7 @@ from gateway.domain.rules.calendar import HOUR_MS
 from gateway.domain.types import DeviceId, EventId
 from gateway.programs.compile import compile_program
 from gateway.programs.loader import load_program, parse_program
-from gateway.services.programs.event_figures import CLOSED_MS, EventFiguresJob
+from gateway.services.programs.event_figures import CLOSED_MS, LOOK_MS, STORED_MS, EventFiguresJob
 from gateway.services.programs.event_inputs import RatedProgram
 from gateway.services.programs.frames import ProgramFrames
 from gateway.services.programs.work import JobState
@@ -158,13 +158,14 @@ def hour(device: str, wh: float, *, lost: Sequence[int] = (), **other: Any) -> l
     ]  # fmt: skip
 
 
-async def evening(state_dir: Path, *, lost: Sequence[int] = ()) -> ManualClock:
+async def evening(state_dir: Path, *, lost: Sequence[int] = (), nobody: bool = False) -> ManualClock:
     """Two homes that are asked for 4 kW each: one gives it, the other one gives 3 kW."""
     clock = ManualClock(utc_ms=START_MS - 24 * HOUR_MS)
     await placed(state_dir, HOMES, clock)
     clock.utc = DUE_MS
     await dispatched(state_dir, clock)
-    await logged(state_dir, [*hour("a", 4_000.0, lost=lost), *hour("b", 3_000.0)], clock)
+    if not nobody:
+        await logged(state_dir, [*hour("a", 4_000.0, lost=lost), *hour("b", 3_000.0)], clock)
     return clock
 
 
@@ -190,6 +191,22 @@ async def test_an_event_is_worked_out_once_its_last_interval_is_closed(tmp_path:
     assert figure(tmp_path, FigureLevel.DEVICE, "b")["given_wh"] == 3_000
     assert figure(tmp_path, FigureLevel.SITE, "site-a")["hours"][0]["delivered_kw"] == "3.460505"
     assert whole["value"]["status"] == "provisional (price missing)"
+
+
+async def test_records_that_are_on_their_way_are_waited_for_and_no_longer(tmp_path: Path) -> None:
+    clock = await evening(tmp_path, nobody=True)
+    one = job(tmp_path)
+    assert not one.step(DUE_MS).more
+    assert not one.step(DUE_MS + LOOK_MS).more
+    assert newest(tmp_path) is None
+    await logged(tmp_path, [*hour("a", 4_000.0), *hour("b", 3_000.0)], clock, number=2)
+    settled(tmp_path, DUE_MS + 2 * LOOK_MS)
+    assert found(tmp_path).summary["figure"]["energy_wh"] == 7_000
+    await dispatched(tmp_path, clock, name="lost", start_ms=START_MS + DAY_MS, end_ms=END_MS + DAY_MS)
+    settled(tmp_path, END_MS + DAY_MS + STORED_MS - 1)
+    assert newest(tmp_path, "lost") is None
+    settled(tmp_path, END_MS + DAY_MS + STORED_MS)
+    assert found(tmp_path, "lost").summary["figure"]["short_because"] == {"unmeasured": 8_000}
 
 
 async def test_the_same_inputs_make_no_new_revision(tmp_path: Path) -> None:
