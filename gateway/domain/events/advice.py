@@ -53,8 +53,10 @@ def warnings(request: EventRequest, snapshot: Snapshot, members: Slots, now: Now
 
 def unmatched(fleet: Fleet, group: TargetGroup) -> tuple[str, ...]:
     """Warnings on a group that names devices or tags that are not there, or that is nobody."""
-    registered, slot_of = fleet.nameplate.registered, fleet.slot_of
+    slot_of = fleet.slot_of
     slots = np.fromiter((slot_of.get(name, -1) for name in group.ids), np.int64, len(group.ids))
+    # read after the slots, which may become more meanwhile
+    registered = fleet.nameplate.registered
     here = slots >= 0
     here[here] = registered[slots[here]]
     unknown = [group.ids[at] for at in np.flatnonzero(~here).tolist()]

@@ -1,8 +1,7 @@
 """What is wrong with a request in itself, whoever sends it and whenever."""
 
+import math
 from itertools import pairwise
-
-import numpy as np
 
 from gateway.domain.events.request import EventKind, EventRequest, TargetGroup, Want
 
@@ -20,8 +19,9 @@ def each_named(request: EventRequest) -> bool:
             continue
         if group.all or group.tags or len(group.ids) != len(target.each_w):
             return False
-        each_w = np.array(target.each_w)
-        if not bool(np.isfinite(each_w).all() and ((each_w > 0).all() or (each_w < 0).all())):
+        # of 100,000 powers faster than an array of them is made
+        each_w = target.each_w
+        if not (math.isfinite(sum(each_w)) and (min(each_w) > 0 or max(each_w) < 0)):
             return False
     return True
 

@@ -19,7 +19,7 @@ from gateway.domain.events.arbitration import Claims, claim
 from gateway.domain.events.book import Answer, Book, BookParams, Outcome, Refusal, members
 from gateway.domain.events.exclusions import Exclusion, Exclusions
 from gateway.domain.events.lifecycle import RUNS, ActiveEvent, BookEntry, EventState, Transition
-from gateway.domain.events.request import EventKind, EventRequest
+from gateway.domain.events.request import EventKind, EventRequest, TargetGroup
 from gateway.domain.events.scope import own_id
 from gateway.domain.fleet.clock_skew import ClockTrust
 from gateway.domain.fleet.fleet import Fleet
@@ -49,6 +49,9 @@ from gateway.services.runtime.pending_changes import PendingChanges
 from gateway.services.settings import ControlSettings, ProgramSettings, SourceSettings, ceilings_w
 
 log = logging.getLogger(__name__)
+
+NAMED_ON_LOOP = 5_000
+"""Of a group that names more devices they are looked up beside the loop."""
 
 
 class Dispatcher(Part):
@@ -136,7 +139,10 @@ class Dispatcher(Part):
             )  # fmt: skip
             if answer.outcome is not Outcome.ACCEPTED:
                 return answer
-            return replace(answer, warnings=self._warnings(request, said, now))
+            if request.cancelled:
+                return answer
+            slots, unmatched = await self._looked_up(request.group)
+            return replace(answer, warnings=self._warnings(request, said, slots, unmatched, now))
 
     def _decided(self, request: EventRequest, now: Now) -> tuple[Answer, Permission | None]:
         """The book's decision, and what the rules of the event's program say of one that the book accepts."""
@@ -151,15 +157,24 @@ class Dispatcher(Part):
             return replace(answer, outcome=Outcome.REJECTED, reason=Refusal.PROGRAM_RULES, warnings=words), said
         return answer, said
 
-    def _warnings(self, request: EventRequest, said: Permission | None, now: Now) -> tuple[str, ...]:
+    async def _looked_up(self, group: TargetGroup) -> tuple[Slots, tuple[str, ...]]:
+        """Slots that a group addresses, and what to say of whom it names in vain; found beside the loop if it names
+        many."""
+
+        def found() -> tuple[Slots, tuple[str, ...]]:
+            return members(self._fleet, group), advice.unmatched(self._fleet, group)
+
+        return await asyncio.to_thread(found) if len(group.ids) > NAMED_ON_LOOP else found()
+
+    def _warnings(
+        self, request: EventRequest, said: Permission | None, slots: Slots, unmatched: tuple[str, ...], now: Now
+    ) -> tuple[str, ...]:
         """What the source of an event that was accepted should know."""
-        if request.cancelled:
-            return ()
         found = (
             *(() if said is None else told(said)),
             *advice.unknown_program(request, self._programs),
-            *advice.unmatched(self._fleet, request.group),
-            *self.excluding.warnings(request, slots := members(self._fleet, request.group)),
+            *unmatched,
+            *self.excluding.warnings(request, slots),
             *advice.warnings(request, self._fleet.snapshot(), slots, now),
         )
         if found:

@@ -14,9 +14,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from gateway.domain.events.book import members
 from gateway.domain.events.lifecycle import ActiveEvent, BookEntry
-from gateway.domain.events.request import EventRequest, TargetGroup
+from gateway.domain.events.request import EventRequest
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.programs.enrollment import TOUCHED_MAX, Codes, EnrollmentBook, LeftOut, Membership
 from gateway.domain.programs.facts import EnrollmentStatus, SubjectKind
@@ -36,6 +35,8 @@ KEPT = np.array([LeftOut.OPTED_OUT, LeftOut.CONSENT_WITHDRAWN, LeftOut.CONSENT_E
 
 WHY = [why for why in LeftOut if why is not LeftOut.NOT]
 TOLD_MAX = 1_000
+NAMES_MAX = 64
+"""Events of which it is remembered whom they name."""
 
 LEFT_OUT = gauge(
     "gateway_enrollment_left_out_devices",
@@ -89,6 +90,16 @@ class _Judged:
     unknown: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Named:
+    """Whom an event names by id: the registered devices, ascending, and how many names have none."""
+
+    request: EventRequest
+    fleet_version: int
+    slots: Slots
+    unknown: int
+
+
 @dataclass(slots=True)
 class _Told:
     """What was logged of an event last."""
@@ -121,6 +132,7 @@ class ProgramParticipation(Part):
         self._enrolled: dict[str, tuple[Standing, Slots]] = {}
         self._judged: dict[int, _Judged] = {}
         self._told: dict[str, _Told] = {}
+        self._names: dict[str, _Named] = {}
         self._numbers: Numbers = np.zeros(0, dtype=np.int32)
         self._numbered = (-1, -1)
 
@@ -294,14 +306,25 @@ class ProgramParticipation(Part):
         """Which of these devices the program's own dispatcher names, one by one."""
         if request.source not in program.dispatchers or not request.group.ids:
             return np.zeros(len(slots), dtype=np.bool_)
-        one_by_one = members(self._fleet, TargetGroup(ids=request.group.ids))
-        found: Bools = np.isin(slots, one_by_one)
+        found: Bools = np.isin(slots, self._names_of(request).slots)
         return found
 
     def _unknown(self, request: EventRequest, program: ProgramSettings) -> int:
-        if request.source not in program.dispatchers:
-            return 0
-        return sum(name not in self._fleet.slot_of for name in request.group.ids)
+        return self._names_of(request).unknown if request.source in program.dispatchers else 0
+
+    def _names_of(self, request: EventRequest) -> _Named:
+        """Looked up once for a request and a fleet: an event may name 100,000, and enrollments change meanwhile."""
+        known = self._names.get(request.id)
+        if known is None or known.request is not request or known.fleet_version != self._fleet.version:
+            here = list(map(self._fleet.slot_of.get, request.group.ids))
+            slots = np.unique(np.array([slot for slot in here if slot is not None], dtype=np.int32))
+            known = self._names[request.id] = _Named(
+                request=request, fleet_version=self._fleet.version, unknown=here.count(None),
+                slots=slots[self._fleet.nameplate.registered[slots]],
+            )  # fmt: skip
+            while len(self._names) > NAMES_MAX:
+                del self._names[next(iter(self._names))]
+        return known
 
     def _log(self, request: EventRequest, judged: _Judged) -> None:
         told = self._told.setdefault(request.id, _Told())

@@ -167,10 +167,11 @@ def _members(
             before_w = each_w.get(device)
             # behind two meters at once: what the larger of them asks
             each_w[device] = own_w if before_w is None else [max(a, b) for a, b in zip(before_w, own_w, strict=True)]
-    powers = list(each_w.values())
-    targets = (
-        [power(None) if free[leg] else power_of_each([own[leg] for own in powers]) for leg in legs] if powers else []
-    )
+    targets: list[Target] = []
+    for leg in legs if each_w else ():
+        target = power(None) if free[leg] else power_of_each([own[leg] for own in each_w.values()])
+        # one object where nothing changes, which is compared in no time
+        targets.append(targets[-1] if targets and targets[-1] == target else target)
     return tuple(each_w), targets
 
 

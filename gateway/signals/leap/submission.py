@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Protocol
 
 from gateway.domain.events.book import Answer, Outcome, Refusal
@@ -100,37 +101,27 @@ class Submission:
         for at in range(0, len(event.meters), SLICE):
             batteries += self._meters.batteries(event.meters[at : at + SLICE], at_ms)
             await asyncio.sleep(0)
-        made = await asyncio.to_thread(
-            make_request, event, batteries, program_of=self._program_of, per_device=self._per_device
-        )
+        known, refused = self._known(event.id), self._refused.get(event.id)
+        found = await asyncio.to_thread(
+            _prepared, event, batteries, known, None if refused is None else refused[0], program_of=self._program_of,
+            per_device=self._per_device,
+        )  # fmt: skip
         standing.events += 1
-        standing.unknown_meters += made.unknown
-        room = UNKNOWN_TOLD - len(standing.unknown_named)
-        if made.unknown and room > 0:
-            unknown = (meter for meter, behind in zip(event.meters, batteries, strict=True) if not behind)
-            standing.unknown_named += [meter for _, meter in zip(range(room), unknown, strict=False)]
-        if not made.program_known:
+        standing.unknown_meters += found.unknown
+        standing.unknown_named += found.unknown_named[: UNKNOWN_TOLD - len(standing.unknown_named)]
+        if not found.program_known:
             standing.unknown_programs.append(event.id)
-        if made.request is None:
+        if found.request is not None:
+            await self._put(event.id, found.request)
+        elif found.nobody:
             standing.unresolved.append(event.id)
             await self._withdraw(event.id)
-            return
-        await self._put(made.request)
 
-    async def _put(self, request: EventRequest) -> None:
-        """Submit a request, unless the book has it, or has refused it."""
-        name = request.id
+    async def _put(self, name: str, request: EventRequest) -> None:
+        """Submit a request that is not in the book as it is; once more where the book had forgotten the event."""
+        asked: EventRequest | None = request
         for _ in range(2):
-            known = self._known(name)
-            # under the id that it has within the gateway, once it has one
-            request = request if known is None else replace(request, id=known.request.id)
-            asked = request
-            if known is not None and known.state is not EventState.REJECTED:
-                if replace(request, revision=known.request.revision) == known.request:
-                    return
-                asked = replace(request, revision=known.request.revision + 1)
-            before = self._refused.get(name)
-            if before is not None and before[0] == request:
+            if asked is None:
                 return
             answer = await self._submit(asked)
             self.counts[answer.outcome] += 1
@@ -139,8 +130,9 @@ class Submission:
                 return
             if not _forgotten(answer):
                 break
+            asked = await asyncio.to_thread(_asked, request, self._known(name), None)
         if answer.outcome is Outcome.REJECTED:
-            self._refused[name] = (request, answer.reason or "")
+            self._refused[name] = (replace(request, revision=0), answer.reason or "")
             level = logging.INFO if answer.reason == Refusal.TOO_FAR_AHEAD else logging.ERROR
             log.log(
                 level,
@@ -165,6 +157,50 @@ class Submission:
             )
         for name in set(standing.unknown_programs) - set(before.unknown_programs):
             log.warning("an event of a program that no file describes goes all the same", extra={"event": name})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Prepared:
+    """`request`: what is to be submitted of an event; None: `nobody` is behind its meters, or the book has it as it is,
+    or has refused it."""
+
+    request: EventRequest | None
+    nobody: bool
+    unknown: int
+    unknown_named: list[str]
+    program_known: bool
+
+
+def _prepared(
+    event: PlanRows, batteries: list[Batteries], known: BookEntry | None, refused: EventRequest | None, *,
+    program_of: Mapping[str, str], per_device: bool,
+) -> _Prepared:  # fmt: skip
+    """For a thread beside the loop: an event may be for 100,000 batteries. `batteries` is emptied, for letting go of
+    them takes its time too."""
+    made = make_request(event, batteries, program_of=program_of, per_device=per_device)
+    without = (meter for meter, behind in zip(event.meters, batteries, strict=True) if not behind)
+    named = list(islice(without, UNKNOWN_TOLD)) if made.unknown else []
+    batteries.clear()
+    request = None if made.request is None else _asked(made.request, known, refused)
+    return _Prepared(
+        request=request, nobody=made.request is None, unknown=made.unknown, unknown_named=named,
+        program_known=made.program_known,
+    )  # fmt: skip
+
+
+def _asked(request: EventRequest, known: BookEntry | None, refused: EventRequest | None) -> EventRequest | None:
+    """A request as it is to be submitted, under the id that it has within the gateway; None: the book has it as it is,
+    or has refused it."""
+    if known is not None:
+        # under the id that it has within the gateway, once it has one
+        request = replace(request, id=known.request.id)
+    if request == refused:
+        return None
+    if known is None or known.state is EventState.REJECTED:
+        return request
+    if replace(request, revision=known.request.revision) == known.request:
+        return None
+    return replace(request, revision=known.request.revision + 1)
 
 
 def _forgotten(answer: Answer) -> bool:
