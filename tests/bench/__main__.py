@@ -10,7 +10,7 @@ import uvloop
 BENCHES = (
     "ingest", "paced", "fanout", "mixed", "tick", "memory", "modbus", "allocate", "track", "csv", "log", "outage",
     "edge", "stretch", "season-market", "dsgs-season", "persistence", "columns", "season",
-    "beside",
+    "beside", "signal",
 )  # fmt: skip
 
 

@@ -24,6 +24,7 @@ from tests.bench import (
     persistence,
     season,
     season_market,
+    signal,
     stretch,
     tick,
     track,
@@ -179,6 +180,15 @@ async def test_outage_silent_receiver_loses_nothing_and_has_nothing_twice_differ
     sizes = check(await outage.run(quick=True, devices=50, silent_s=1.0, week=30), "outage", set(), aims)
     assert [(size["outage"], size["lost"], size["different"]) for size in sizes] == [("minute", 0, 0), ("week", 0, 0)]
     assert [size["backlog"] for size in sizes] == [50, 1_500]
+
+
+@pytest.mark.real_time
+async def test_signal_few_devices_are_all_told_at_the_start_and_have_what_the_body_says() -> None:
+    aims = {"answer_p99_ms", "first_command_s", "acknowledged_s", "tick_late_ms"}
+    (size,) = check(await signal.run(quick=True, devices=60), "signal", {"commanded_x"}, aims)
+    assert (size["n"], size["posts"], size["not_acknowledged"], size["revisions"]) == (60, signal.QUICK_POSTS, 0, 0)
+    assert size["commanded_kw"] == pytest.approx(size["dispatched_kw"], rel=0.05)
+    assert min(size["bytes"], size["answer_p99_ms"], size["book_s"], size["acknowledged_s"]) > 0
 
 
 @pytest.mark.real_time
