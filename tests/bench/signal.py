@@ -7,7 +7,7 @@ that acknowledges each. The body comes again and again, as it does when answers 
 own; homes do as they were told and report once a second.
 
 `answer_p99_ms`: from the first byte that the aggregator sends to its answer; `book_s`: from the first byte to the event
-in the book; `tick_late_ms`: the worst lateness of a tick, and `late_ms` of a timer of 5 ms, while the body is taken in;
+in the book; `tick_late_ms`: the worst lateness of a tick, and `late_ms` of a timer of 5 ms, until all bodies are read;
 `first_command_s`: when the last device had its first command written, after the start; `acknowledged_s`: how long a
 command waited for its acknowledgement at most. What limits the book is the reader: one process parses and stores 40,000
 slots; what limits the first command is the tick and the place in the ramp.
@@ -306,7 +306,7 @@ async def dispatched(devices: int, ahead_s: float, posts: int, ramp: float) -> d
         timer = Timer()
         watching = asyncio.create_task(timer.run(), name="timer")
         answers_s: list[float] = []
-        book_s = late_s = tick_late_s = ahead_s = 0.0
+        began_s = book_s = ahead_s = 0.0
         async for answer_s in posted(bench.port, path, posts):
             answers_s.append(answer_s)
             if len(answers_s) == 1:
@@ -314,8 +314,8 @@ async def dispatched(devices: int, ahead_s: float, posts: int, ramp: float) -> d
                 ahead_s = start_s - began_s
                 await until(bench.accepted, "the event is not in the book")
                 book_s = time.perf_counter() - began_s
-                late_s, tick_late_s = timer.worst_s, max(bench.lateness.all_s, default=0.0)
         await bench.signal.caught_up()
+        late_s, tick_late_s = timer.worst_s, max(bench.lateness.all_s, default=0.0)
         all_read_s = time.perf_counter() - began_s
         watching.cancel()
         (entry,) = bench.accepted()

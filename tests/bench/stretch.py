@@ -10,6 +10,8 @@ everything that ran in one pass of the loop, so the figure is an upper bound, an
     import       a file of new devices over REST, and the same file again
     lists        devices, exclusions, groups, quarantine and metrics over REST
     registration one more device (the columns of the whole fleet may have to grow)
+    named        an event of the aggregator that names the whole fleet meter by meter, against enrollment: new, the same
+                 again, changed and taken back
 
 The limit of each is one slice of its work. Garbage is collected before a case and not in it.
 """
@@ -20,12 +22,14 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
+from gateway.app.leap import EnrolledMeters
 from gateway.clock import ManualClock
 from gateway.domain.events.exclusions import Exclusion
 from gateway.domain.events.request import TargetGroup
@@ -35,13 +39,21 @@ from gateway.domain.intervals.types import IntervalRules
 from gateway.domain.readings import AckToken, EnergyBatch, ReadingBatch
 from gateway.domain.types import DeviceId
 from gateway.services.checkpointing import copied, fleet_columns
+from gateway.services.events.intake import Dispatcher
+from gateway.services.programs.participation import ProgramParticipation
+from gateway.services.settings import ControlSettings, ProgramSettings
 from gateway.services.telemetry.ingest import Ingest
 from gateway.services.telemetry.recorder import Recorder
+from gateway.signals.leap.requests import PlanRows
+from gateway.signals.leap.submission import Submission
 from gateway.storage.checkpoint import Checkpoints
+from gateway.storage.journal.journal import SqliteJournal
 from tests.api.test_app import HEADER, Rig, rig
 from tests.bench.rig import aim, report
-from tests.bench.wiring import CountingLog, NoAnswers, enroll, recording, reference
+from tests.bench.signal import PROGRAM, THEIRS, enrolled
+from tests.bench.wiring import CountingLog, NoAnswers, enroll, readings, recording, reference
 from tests.builders.fakes import FACTS, FakeLink, NothingRaw
+from tests.signals.leap.bodies import uid
 
 SIZES, QUICK_SIZES = (1_000, 10_000, 100_000), (200, 1_000)
 T0_MS = 1_800_000_000_000
@@ -52,6 +64,7 @@ SPAN_ROWS = 64
 WARM_UP = 20
 IMPORTED = 10_000
 DAY_S = 86_400
+QUARTER_MS = 900_000
 AIM_MS = 10.0
 TIMEOUT_S = 600.0
 
@@ -237,15 +250,58 @@ async def over_rest(devices: int, turns: Turns) -> dict[str, float]:
         }
 
 
+def everybody(devices: int, start_ms: int, kw: float) -> PlanRows:
+    """An event for every meter, each with its own power in each of four slots."""
+    spans = tuple((start_ms + leg * QUARTER_MS, start_ms + (leg + 1) * QUARTER_MS) for leg in range(4))
+    return PlanRows(
+        id=uid("event"), level="meter", integration=False, test=False, capacity_test=False, programs=(THEIRS,),
+        priority=4, voluntary=True, cap="grid-exports-allowed", spans_ms=spans, nomination_kw=None,
+        types=("standard",), gaps=(), meters=[uid(f"meter-{number}") for number in range(devices)],
+        kw=[[kw + (number + leg) % 7 / 10 for leg in range(4)] for number in range(devices)],
+    )  # fmt: skip
+
+
+async def named(devices: int, turns: Turns) -> float:
+    """The longest stretch of any of what may become of such an event."""
+    clock = ManualClock(utc_ms=T0_MS)
+    fleet = Fleet()
+    enroll(fleet, devices, reference())
+    now = clock.now()
+    fleet.observe_live(readings(fleet, now), now)
+    book = enrolled(devices, now.utc_ms)
+    programs = {PROGRAM: ProgramSettings(enrollment="enforce", dispatchers=("leap",))}
+    with TemporaryDirectory(prefix="gateway-bench-", dir=Path.cwd()) as directory:
+        journal = SqliteJournal(Path(directory) / "journal.sqlite", clock=clock)
+        journal.load()
+        dispatcher = Dispatcher(
+            ControlSettings(ceiling_mw=10_000), fleet=fleet, journal=journal, clock=clock, programs=programs,
+            participation=ProgramParticipation(book, fleet=fleet, programs=programs),
+        )  # fmt: skip
+        submission = Submission(
+            submit=dispatcher.submit, known=dispatcher.entry, meters=EnrolledMeters(book, fleet),
+            program_of={THEIRS: PROGRAM}, per_device=False,
+        )  # fmt: skip
+        start_ms = now.utc_ms + 60_000
+        worst = []
+        for kw in (1.0, 1.0, 2.0, None):
+            events = [] if kw is None else [everybody(devices, start_ms, kw)]
+            gone = [uid("event")] if kw is None else []
+            worst.append(await longest_ms(turns, partial(submission.bring, events, gone, now.utc_ms, again=False)))
+        assert dispatcher.entry(uid("event")) is not None
+        journal.close()
+    return max(worst)
+
+
 async def run(*, quick: bool, sizes: tuple[int, ...] | None = None) -> dict[str, Any]:
     out: list[dict[str, Any]] = []
     async with watched() as turns:
         # the first of everything costs once
         await through_the_path(WARM_UP, turns)
         await over_rest(WARM_UP, turns)
+        await named(WARM_UP, turns)
         for n in sizes or (QUICK_SIZES if quick else SIZES):
             began = time.perf_counter()
-            found = await through_the_path(n, turns) | await over_rest(n, turns)
+            found = await through_the_path(n, turns) | await over_rest(n, turns) | {"named": await named(n, turns)}
             cases = {case: round(ms, 1) for case, ms in found.items()}
             longest = max(cases, key=lambda case: cases[case])
             seconds = round(time.perf_counter() - began, 1)

@@ -150,7 +150,7 @@ async def test_edge_few_devices_closes_all_through_the_service() -> None:
 
 async def test_stretch_few_devices_reports_every_case() -> None:
     (size,) = check(await stretch.run(quick=True, sizes=(200,)), "stretch", set(), {"stretch_ms"})
-    cases = {"telemetry", "silences", "spans", "checkpoint", "lists", "registration", "import"}
+    cases = {"telemetry", "silences", "spans", "checkpoint", "lists", "registration", "import", "named"}
     assert set(size["cases_ms"]) == cases
     assert size["stretch_ms"] == max(size["cases_ms"].values()) == size["cases_ms"][size["longest"]]
     assert all(ms > 0 for ms in size["cases_ms"].values())

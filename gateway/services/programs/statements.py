@@ -4,12 +4,13 @@ Importing the same table again states nothing. Pure: what is known, the time and
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TypeVar
 
 from gateway.domain.programs.facts import (
+    FOREVER_MS,
     Consent,
     Deadline,
     DeliveryPeriod,
@@ -110,7 +111,7 @@ def enrollments(
     out = TableFacts()
     homes = _Homes(known, exclusivity)
     for _, row in rows:
-        homes.note_behind(row.meter_id, row.own_device)
+        homes.note_behind(row.meter_id, row.own_device, _begins_ms(row))
     first: dict[FactKey, tuple[int, EnrollmentRow]] = {}
     said: set[FactKey] = set()
     for line, row in rows:
@@ -128,8 +129,8 @@ def enrollments(
             continue
         wanted = _enrollment(row, subject, program)
         conflict = homes.conflict(wanted)
-        if conflict is None and not known.group(MeterDevice, row.meter_id or "", row.own_device or ""):
-            conflict = homes.parted(row.meter_id, row.own_device)
+        if conflict is None and not _is_behind(row, known):
+            conflict = homes.parted(row.meter_id, row.own_device, _begins_ms(row))
         if conflict is not None:
             out.bad[line] = [conflict]
             continue
@@ -217,15 +218,37 @@ def _preference(wanted: Enrollment, row: EnrollmentRow, known: KnownFacts, now_m
     return _some([known.state(fact)])
 
 
+def _begins_ms(row: EnrollmentRow) -> int:
+    """From when a row is so."""
+    return utc_ms(row.delivery_period_start_date_time if row.since is None else row.since)
+
+
 def _behind(wanted: Enrollment, row: EnrollmentRow, known: KnownFacts) -> list[Fact]:
     device, meter = row.own_device, row.meter_id
     if device is None or meter is None:
         return []
-    from_ms = wanted.period.from_ms if row.since is None else utc_ms(row.since)
-    group = known.group(MeterDevice, meter, device)
-    if any(fact.from_ms <= from_ms and (fact.until_ms is None or from_ms < fact.until_ms) for fact in group):
+    if _is_behind(row, known):
         return []
-    return _some([known.state(MeterDevice(meter=meter, device=device, from_ms=from_ms, revision=0))])
+    return _some([known.state(MeterDevice(meter=meter, device=device, from_ms=_begins_ms(row), revision=0))])
+
+
+def _is_behind(row: EnrollmentRow, known: KnownFacts) -> bool:
+    """Whether the row's home is known to be behind its meter from when the row is so."""
+    links = known.group(MeterDevice, row.meter_id or "", row.own_device or "")
+    return any(link.holds(_begins_ms(row)) for link in links)
+
+
+_Home = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Bound:
+    """A home is in a program from `from_ms` until `until_ms`, UTC: for its period, as long as it is behind the
+    meter."""
+
+    enrolled: Enrollment
+    from_ms: int
+    until_ms: int
 
 
 class _Homes:
@@ -233,67 +256,77 @@ class _Homes:
 
     def __init__(self, known: KnownFacts, exclusivity: Exclusivity) -> None:
         self._exclusivity = exclusivity
-        self._behind: defaultdict[str, set[str]] = defaultdict(set)
-        self._bound: defaultdict[tuple[str, str], dict[tuple[Subject, str, str], Enrollment]] = defaultdict(dict)
+        # by meter and device: since when it is behind it, by when that ends
+        self._behind: defaultdict[str, dict[str, dict[int, int]]] = defaultdict(dict)
+        self._bound: defaultdict[_Home, dict[tuple[Subject, str, str, int], _Bound]] = defaultdict(dict)
         for fact in known.all(MeterDevice):
-            if fact.until_ms is None:
-                self.note_behind(fact.meter, fact.device)
+            self.note_behind(fact.meter, fact.device, fact.from_ms, fact.until_ms)
         for enrolled in sorted(known.all(Enrollment), key=lambda fact: (fact.from_ms, fact.revision)):
             self._note(enrolled)
 
-    def note_behind(self, meter: str | None, device: str | None) -> None:
+    def note_behind(self, meter: str | None, device: str | None, from_ms: int, until_ms: int | None = None) -> None:
         if meter is not None and device is not None:
-            self._behind[meter].add(device)
+            since_ms = self._behind[meter].setdefault(device, {})
+            over_ms = FOREVER_MS if until_ms is None else until_ms
+            since_ms[over_ms] = min(from_ms, since_ms.get(over_ms, from_ms))
 
     def conflict(self, wanted: Enrollment) -> RowFault | None:
         """Why a home cannot be in this program too; notes that it is where it can."""
         if wanted.status in BINDING:
-            for home in self._of(wanted.subject):
-                problem = self._excluded(home, wanted)
+            for home, bound in self._of(wanted):
+                problem = self._excluded(home, bound)
                 if problem is not None:
                     return RowFault(column="program", problem=problem)
         self._note(wanted)
         return None
 
-    def parted(self, meter: str | None, device: str | None) -> RowFault | None:
-        """Why a home cannot be behind a meter: a program that one of them is in excludes one that the other is in."""
+    def parted(self, meter: str | None, device: str | None, from_ms: int) -> RowFault | None:
+        """Why a home cannot be behind a meter from then on: a program that one of them is in excludes one that the
+        other is in."""
         if meter is not None and device is not None:
-            for enrolled in self._bound[str(SubjectKind.LEAP_METER), meter].values():
-                problem = self._excluded((str(SubjectKind.DEVICE), device), enrolled)
+            for bound in self._bound[str(SubjectKind.LEAP_METER), meter].values():
+                since = replace(bound, from_ms=max(from_ms, bound.from_ms))
+                problem = self._excluded((str(SubjectKind.DEVICE), device), since)
                 if problem is not None:
                     return RowFault(column="meter_id", problem=problem)
         return None
 
-    def _excluded(self, home: tuple[str, str], wanted: Enrollment) -> str | None:
-        groups = self._exclusivity.get(wanted.program, frozenset())
-        for other in self._bound[home].values():
+    def _excluded(self, home: _Home, wanted: _Bound) -> str | None:
+        program = wanted.enrolled.program
+        groups = self._exclusivity.get(program, frozenset())
+        for bound in self._bound[home].values():
+            other = bound.enrolled
             shared = groups & self._exclusivity.get(other.program, frozenset())
-            if other.program != wanted.program and shared and _overlap(other.period, wanted.period):
+            at_once = max(bound.from_ms, wanted.from_ms) < min(bound.until_ms, wanted.until_ms)
+            if other.program != program and shared and at_once:
                 return (
                     f"{home[1]} is {other.status.name.lower()} in {other.program} in {other.period.name}, which "
-                    f"excludes {wanted.program} ({', '.join(sorted(shared))})"
+                    f"excludes {program} ({', '.join(sorted(shared))})"
                 )
         return None
 
     def _note(self, enrolled: Enrollment) -> None:
         if not self._exclusivity.get(enrolled.program):
             return
-        place = (enrolled.subject, enrolled.program, enrolled.period.name)
-        for home in self._of(enrolled.subject):
+        for home, bound in self._of(enrolled):
+            place = (enrolled.subject, enrolled.program, enrolled.period.name, bound.until_ms)
             if enrolled.status in BINDING:
-                self._bound[home][place] = enrolled
+                self._bound[home][place] = bound
             else:
                 self._bound[home].pop(place, None)
 
-    def _of(self, subject: Subject) -> list[tuple[str, str]]:
-        own = [(str(subject.kind), subject.id)]
-        if subject.kind is SubjectKind.DEVICE:
-            return own
-        return [*own, *((str(SubjectKind.DEVICE), device) for device in sorted(self._behind[subject.id]))]
-
-
-def _overlap(one: DeliveryPeriod, other: DeliveryPeriod) -> bool:
-    return one.from_ms < other.until_ms and other.from_ms < one.until_ms
+    def _of(self, enrolled: Enrollment) -> Iterator[tuple[_Home, _Bound]]:
+        """Whom an enrollment binds, and when: its subject, and every home while it is behind that meter."""
+        subject, period = enrolled.subject, enrolled.period
+        whole = _Bound(enrolled=enrolled, from_ms=period.from_ms, until_ms=period.until_ms)
+        yield (str(subject.kind), subject.id), whole
+        if subject.kind is not SubjectKind.LEAP_METER or subject.id not in self._behind:
+            return
+        for device, spans in sorted(self._behind[subject.id].items()):
+            for until_ms, since_ms in spans.items():
+                part = replace(whole, from_ms=max(since_ms, whole.from_ms), until_ms=min(until_ms, whole.until_ms))
+                if part.from_ms < part.until_ms:
+                    yield (str(SubjectKind.DEVICE), device), part
 
 
 def customers(

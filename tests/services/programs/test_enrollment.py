@@ -17,6 +17,7 @@ from gateway.domain.programs.facts import (
     Enrollment,
     EnrollmentStatus,
     Holding,
+    MeterDevice,
     OwnerPreference,
     Payee,
     PayeeRole,
@@ -278,6 +279,27 @@ async def test_a_home_that_comes_behind_a_meter_of_an_exclusive_program_is_refus
         assert problems(report) == [(2, "meter_id: home-1 is active in dsgs in DSGS_MAY_JUL, which excludes elrp (ca)")]
         left = await enroll(service, meter | {"enrollment_status": "INELIGIBLE"}, joined)
         assert counts(left) == (2, 2, 0, 0), "once the meter has left"
+
+
+async def test_home_is_bound_by_a_meter_as_long_as_it_was_behind_it_and_again_when_it_comes_back(
+    tmp_path: Path,
+) -> None:
+    in_ca = ProgramTerms(exclusive=frozenset({"ca"}))
+    terms = {"dsgs": in_ca, "elrp": in_ca}
+    meter = {key: value for key, value in BASE.items() if key != "device"} | {"meter_id": "m-1", "program": "elrp"}
+    later = BASE | {"delivery_period": "LATE", "delivery_period_start_date_time": "2026-06-01T07:00:00Z"}
+    async with opened(tmp_path, terms=terms) as (service, _):
+        left = MeterDevice(
+            meter="m-1", device="home-1", from_ms=MAY_1, until_ms=JUNE_1, revision=service.store.revision()
+        )
+        await service.store.commit([left], by="x", door=AuditDoor.REST)
+        assert counts(await enroll(service, meter)) == (1, 1, 0, 0)
+        report = await enroll(service, BASE)
+        assert "home-1 is active in elrp" in problems(report)[0][1], "it was behind the meter in May"
+        assert counts(await enroll(service, later)) == (1, 1, 0, 0), "not from June on"
+        back = meter | {"device": "home-1", "since": "2026-07-01T07:00:00Z"}
+        report = await enroll(service, back)
+        assert "home-1 is active in dsgs" in problems(report)[0][1], "and in July it would be again"
 
 
 async def test_ten_thousand_rows_are_one_commit(tmp_path: Path) -> None:
