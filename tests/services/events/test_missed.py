@@ -19,6 +19,15 @@ async def test_event_for_nobody_is_accepted_with_what_it_names_in_vain() -> None
     assert nobody.warnings == ("no device has the tag: caost", "the group has no device now")
 
 
+async def test_event_that_names_thousands_is_told_the_same_as_one_that_names_a_few() -> None:
+    world = World(homes_of(2))
+    await world.go(2)
+    names = [f"home-{number:02d}" for number in range(6_000)]
+    answer = await world.submit(s=600, target_w=100, group=group(*names))
+    told = ", ".join(names[2:12])
+    assert (answer.outcome, answer.warnings) == (Outcome.ACCEPTED, (f"not registered: {told} and 5988 more",))
+
+
 async def test_event_of_an_unknown_program_is_warned_about_only_where_programs_are_configured() -> None:
     for programs, warnings in (({}, ()), ({"test": ProgramSettings()}, ()), ({"peak": ProgramSettings()}, (UNKNOWN,))):
         world = World(homes_of(1), programs=programs)

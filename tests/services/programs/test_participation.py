@@ -24,6 +24,7 @@ from gateway.domain.registry.territory import Area
 from gateway.observability.metrics import Sample
 from gateway.services.programs.participation import ProgramParticipation
 from gateway.services.settings import ProgramSettings
+from tests.builders.fakes import FACTS, home
 from tests.domain.programs.stated import PROGRAM as SHARED
 from tests.domain.programs.stated import consented, device, enrolled, held, withdrawn
 from tests.domain.programs.test_enrollment import fact_sets
@@ -182,6 +183,20 @@ async def test_a_device_that_nobody_knows_is_none_and_is_said() -> None:
     assert scene.controlled() == ["home-00"]
     assert scene.metric("gateway_enrollment_unknown_devices") == 1
     assert scene.participation.warnings() == ["event e of test names 1 devices that nobody knows"]
+
+
+async def test_who_an_event_names_is_looked_up_again_once_the_fleet_has_changed() -> None:
+    facts = [*ALL, *member(77, EnrollmentStatus.PENDING)]
+    scene = await Scene("enforce", *facts, source="mqtt").run(group=group("home-00", "home-77", "home-78"))
+    assert scene.metric("gateway_enrollment_unknown_devices") == 2
+    scene.world.fleet.register(home("home-77"), FACTS)
+    now = scene.world.clock.now()
+    events = scene.world.dispatcher.active(now)
+    assert len(events) == 1
+    without = scene.participation.without(events, scene.world.dispatcher.members, now)
+    assert scene.metric("gateway_enrollment_unknown_devices") == 1
+    assert scene.metric("gateway_enrollment_mismatch_devices") == 1
+    assert without == {}
 
 
 async def test_a_program_that_is_only_observed_raises_no_alarm() -> None:
