@@ -199,7 +199,7 @@ async def served(signal: LeapSignal, clock: SystemClock) -> AsyncIterator[int]:
         inventory=nobody, registry=nobody, readiness=nobody, trust=nobody, clock=clock, telemetry=nobody,
         door=Doorway(callers=Callers, clock=clock, refusals=Refusals(clock)), leap=nobody, raw=nobody, audit=nobody,
         past=nobody, programs=nobody, enrollments=nobody, participation=nobody, eligibility=nobody, webhooks=nobody,
-        outbox=nobody, rates=nobody, leap_dispatch=LeapDispatch(signal=signal),
+        outbox=nobody, rates=nobody, sign_ups=nobody, leap_dispatch=LeapDispatch(signal=signal),
     )  # fmt: skip
     runner = web.AppRunner(make_app(parts), handle_signals=False, access_log=None)
     await runner.setup()
