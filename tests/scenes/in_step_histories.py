@@ -75,7 +75,9 @@ DISPATCHING = st.one_of(
     st.tuples(st.just("answer"), WAY),
     st.tuples(st.just("answer"), WAY),
     st.tuples(st.just("reader")),
-    st.tuples(st.just("outrun"), SLOT, st.sampled_from(["webhook", "answer"]), st.sampled_from([None, 1.0, 2.0])),
+    st.tuples(
+        st.just("outrun"), SLOT, st.sampled_from(["webhook", "answer", "test"]), st.sampled_from([None, 1.0, 2.0])
+    ),
 )
 ENROLLING = st.one_of(
     st.tuples(st.just("status"), METER, STATUS),
@@ -178,17 +180,20 @@ class History:
             await both.deliver(post, answered=what == "deliver")
 
     async def _outrun(self, number: int, what: str, kw: float | None) -> None:
-        """What was said of a slot comes when a search has shown that it is another one by now."""
+        """What was said of a slot, or a test that names it, comes when a search has shown that it is another one by
+        now."""
         both = self.both
         if what == "answer":
             both.ask()
         else:
-            both.push([number])
+            both.push([number], test=what == "test")
         both.change(number, energy_kw=kw)
         await both.search()
         self.check()
+        hints = both.process.signal.hints
         for _ in Kind if what == "answer" else range(1):
             await self.do(("answer", -1) if what == "answer" else ("deliver", -1, False))
+        assert what != "test" or both.process.signal.hints == hints, "a test of the interface is a word about a slot"
 
     def _trouble(self, action: Action) -> None:
         match action:
