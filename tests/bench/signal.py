@@ -23,11 +23,11 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import orjson
@@ -193,14 +193,13 @@ class Bench:
 @contextlib.asynccontextmanager
 async def served(signal: LeapSignal, clock: SystemClock) -> AsyncIterator[int]:
     """The API with nothing behind it but the signal; gives its port."""
-    nobody = cast("Any", None)
-    parts = Parts(
-        dispatcher=nobody, events=cast("Any", SimpleNamespace(excluded=None)), devices=nobody, history=nobody,
-        inventory=nobody, registry=nobody, readiness=nobody, trust=nobody, clock=clock, telemetry=nobody,
-        door=Doorway(callers=Callers, clock=clock, refusals=Refusals(clock)), leap=nobody, raw=nobody, audit=nobody,
-        past=nobody, programs=nobody, enrollments=nobody, participation=nobody, eligibility=nobody, webhooks=nobody,
-        outbox=nobody, rates=nobody, sign_ups=nobody, leap_dispatch=LeapDispatch(signal=signal),
-    )  # fmt: skip
+    needed = (one.name for one in fields(Parts) if one.default is MISSING and one.default_factory is MISSING)
+    known: dict[str, Any] = dict.fromkeys(needed)
+    known |= {
+        "events": SimpleNamespace(excluded=None), "clock": clock, "leap_dispatch": LeapDispatch(signal=signal),
+        "door": Doorway(callers=Callers, clock=clock, refusals=Refusals(clock)),
+    }  # fmt: skip
+    parts = Parts(**known)
     runner = web.AppRunner(make_app(parts), handle_signals=False, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
