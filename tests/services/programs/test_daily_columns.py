@@ -190,16 +190,14 @@ async def test_a_day_whose_records_have_gone_from_the_log_is_not_made_of_what_is
     clock = await history(tmp_path)
     one = job(tmp_path)
     settled(one, UNTIL_MS + 30 * HOUR_MS)
-    clock.utc = UNTIL_MS + 72 * HOUR_MS
-    await logged(tmp_path, [measured("a", FROM_MS, discharge_wh=70.0, revision=2)], clock, number=9)
+    # the file that is left begins within the second day
+    late = [measured("a", PACIFIC.span(day)[0], discharge_wh=70.0, revision=2) for day in (JULY, NEXT)]
+    await logged(tmp_path, late, clock, number=9)
     for path in sorted((tmp_path / "intervals").glob("0*"))[:-1]:
         path.unlink()
     settled(one, UNTIL_MS + 73 * HOUR_MS)
-    found = stored(tmp_path)
-    assert found is not None
-    assert found.versions == (1,)
     settled(job(tmp_path), UNTIL_MS + 74 * HOUR_MS)
-    assert stored(tmp_path) is not None
+    assert [day and day.versions for day in (stored(tmp_path), stored(tmp_path, NEXT))] == [(1,), (1,)]
 
 
 def test_a_day_waits_no_longer_than_until_its_data_is_due() -> None:
