@@ -251,7 +251,7 @@ class _Figures:
         customer_of_home = np.array([number.get(home.customer, -1) for home in homes.homes], dtype=np.int64)
         customer_of = np.where(site_of >= 0, customer_of_home[site_of], -1) if n else site_of
         by_customer = {row.name: row for row in self.valued.customers}
-        batteries = battery_parts(self.share, homes.measured, site_of)
+        batteries = battery_parts(self.share, homes.measured, site_of, self.intervals)
         energy_wh = self.share.net.wh
         return {
             FigureLevel.PROGRAM: self._rows(

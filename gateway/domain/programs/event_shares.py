@@ -80,24 +80,28 @@ def _by_home(nominated_w: float, net_wh: Ints, homes: Bools) -> Floats:
     return found
 
 
-def battery_parts(share: EventShare, batteries: MeteredWh, site_of: Ints) -> MeteredWh:
+def battery_parts(share: EventShare, batteries: MeteredWh, site_of: Ints, intervals: EventIntervals) -> MeteredWh:
     """What of the share of homes is each battery's (batteries x intervals; `site_of` is the home of each, -1: it is in
-    none). The batteries of a home sum to its share; what others have of it is taken from those that discharge, in
-    proportion."""
-    given_wh = batteries.added(site_of, len(share.net.wh)).wh
-    parts = np.where(site_of[:, np.newaxis] >= 0, batteries.wh, 0)
-    over = given_wh - share.net.wh
+    none), of what it gave in whole intervals. The batteries of a home sum to its share: each has its own in the event's
+    time, and what others have of it is taken from those that go the way of their home, in proportion."""
+    homes = len(share.net.wh)
+    at_home = (site_of >= 0)[:, np.newaxis]
+    parts = np.where(at_home, intervals.in_part(batteries.wh), 0)
+    over = MeteredWh(wh=parts, known=batteries.known).added(site_of, homes).wh - share.net.wh
+    net = batteries.added(site_of, homes).wh
     for place in np.flatnonzero((over != 0).any(axis=0)).tolist():
-        parts[:, place] -= _spread(over[:, place], parts[:, place], site_of)
-    return MeteredWh(wh=np.where(batteries.known, parts, 0), known=batteries.known & (site_of >= 0)[:, np.newaxis])
+        way = np.where(net[:, place] == 0, np.sign(over[:, place]), np.sign(net[:, place]))
+        weights = np.where(over[:, place][np.maximum(site_of, 0)] * way[np.maximum(site_of, 0)] > 0,
+                           parts[:, place], batteries.wh[:, place])  # fmt: skip
+        parts[:, place] -= _spread(over[:, place], way, weights, site_of)
+    return MeteredWh(wh=np.where(batteries.known, parts, 0), known=batteries.known & at_home)
 
 
-def _spread(total: Ints, weights: Ints, site_of: Ints) -> Ints:
-    """Whole parts of each home's `total` by weights: of those that go the way of the total; what is left after rounding
-    goes to the largest remainders."""
+def _spread(total: Ints, way: Ints, weights: Ints, site_of: Ints) -> Ints:
+    """Whole parts of each home's `total` by weights: of those of the home's `way`; what is left after rounding goes to
+    the largest remainders."""
     homes = np.where(site_of >= 0, site_of, 0)
-    way = np.sign(total)[homes]
-    weight = np.maximum(weights * way, 0) * (site_of >= 0)
+    weight = np.maximum(weights * way[homes], 0) * (site_of >= 0)
     every = np.bincount(homes, weights=weight, minlength=len(total)).astype(np.int64)
     amount, of = np.abs(total)[homes], np.maximum(every[homes], 1)
     part, rest = np.divmod(amount * weight, of)
@@ -105,5 +109,5 @@ def _spread(total: Ints, weights: Ints, site_of: Ints) -> Ints:
     order = np.lexsort((np.arange(len(homes)), -rest, -(weight > 0).astype(np.int64), homes))
     first = np.searchsorted(homes[order], homes[order])
     part[order] += (np.arange(len(homes)) - first < left[homes[order]]) & (weight[order] > 0)
-    spread: Ints = part * way
+    spread: Ints = part * np.sign(total)[homes]
     return spread

@@ -67,6 +67,15 @@ def test_a_nomination_of_all_homes_together_is_theirs_by_what_each_gave() -> Non
     assert not shared_energy(net, load, [mine], HOUR, {"a": 6_000.0}).own_use_wh.any()
 
 
+def test_a_battery_that_charges_beside_one_that_gives_has_its_own_part_of_a_cut_interval() -> None:
+    cut = EventIntervals(from_ms=DAY_MS, until_ms=DAY_MS + 300_000, length_ms=QUARTER_MS)
+    each, both = metered([900], [-300]), np.array([0, 0])
+    mine = claim("a", 1, [True], BESIDE, until_ms=300_000)
+    share = shared_energy(each.added(both, 1), metered([0]), [mine], cut).shares["a"]
+    assert share.net.wh.tolist() == [[200]]
+    assert battery_parts(share, each, both, cut).wh.tolist() == [[300], [-100]]
+
+
 WH = st.integers(-500, 900)
 
 
@@ -88,7 +97,9 @@ def test_batteries_sum_to_the_share_of_their_home_and_none_gives_more_than_it_ga
     together = sum((np.maximum(one.net.wh, 0) for one in found.shares.values()), np.maximum(found.own_use_wh, 0))
     assert np.where(net.known, together, 0).tolist() == np.maximum(net.wh, 0).tolist()
     for share in found.shares.values():
-        parts = battery_parts(share, each, site_of)
+        parts = battery_parts(
+            share, each, site_of, EventIntervals(from_ms=DAY_MS, until_ms=DAY_MS + HOUR_MS, length_ms=QUARTER_MS)
+        )
         assert parts.added(site_of, homes).wh.tolist() == share.net.wh.tolist()
         inside = np.where(
             each.wh >= 0, (parts.wh >= 0) & (parts.wh <= each.wh), (parts.wh <= 0) & (parts.wh >= each.wh)
