@@ -1,5 +1,6 @@
 """`python -m simulators demo`: the whole system on simulated parts, with a verdict. `python -m simulators evening`: the
 same with the aggregator's dispatch of one evening. `python -m simulators fleet`: homes alone, until they are stopped.
+`python -m simulators season`: a season of a program, and what every home is paid.
 
 Exit code 0 = it held (or was stopped), 1 = it did not hold, 2 = it could not be run.
 """
@@ -18,6 +19,8 @@ from simulators.disturbances import EVENT_S as LASTING_S
 from simulators.disturbances import KINDS
 from simulators.fleet import FleetOptions, live
 from simulators.oracle import Verdict
+from simulators.season.play import PROGRAM, YEAR, SeasonOptions
+from simulators.season.play import play as play_season
 
 
 def main() -> int:
@@ -48,7 +51,12 @@ def main() -> int:
     fleet.add_argument("--broker", default="mqtt://127.0.0.1:1883", help="URL of the broker")
     fleet.add_argument("--inventory", type=Path, default=Path("fleet.csv"), help="file that enrolls them, written here")
     fleet.add_argument("--seed", type=int, default=7)
+    _add_season(commands)
     args = parser.parse_args()
+    if args.command == "season":
+        if not 1 <= args.logged <= args.homes or (args.events is not None and args.events < 1):
+            parser.error("at least one home and one event, and no more logged homes than homes")
+        return _run(_season(_chosen(args), as_json=args.json), "the season could not be played")
     if args.command == "fleet":
         if args.devices < 1 or args.each < 0:
             parser.error("at least one device, and no negative number of each product")
@@ -81,6 +89,22 @@ def main() -> int:
     return _run(_told(play(options), as_json=args.json), "the demo could not be run")
 
 
+def _add_season(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    season = commands.add_parser("season", help="a season of a program at simulated homes, judged to the cent")
+    season.add_argument("--homes", type=int, default=2_000)
+    season.add_argument("--program", choices=[PROGRAM], default=PROGRAM)
+    season.add_argument("--year", type=int, choices=[YEAR], default=YEAR)
+    season.add_argument("--events", type=int, help="only the first events of the season")
+    season.add_argument("--logged", type=int, default=200, help="homes that go through spool and interval log")
+    season.add_argument("--seed", type=int, default=7)
+    season.add_argument("--months", type=Path, help="write every home's month with its bound to this CSV file")
+    season.add_argument("--json", action="store_true", help="end with one JSON object on standard output")
+
+
+def _chosen(args: argparse.Namespace) -> SeasonOptions:
+    return SeasonOptions(homes=args.homes, seed=args.seed, logged=args.logged, events=args.events, months=args.months)
+
+
 def _run(played: Coroutine[Any, Any, int], failed: str) -> int:
     """Its exit code, or 2 and the reasons why it could not be run."""
     try:
@@ -100,6 +124,15 @@ async def _fleet(options: FleetOptions) -> int:
 
 async def _told(played: Coroutine[Any, Any, Verdict], *, as_json: bool) -> int:
     verdict = await played
+    if as_json:
+        print(json.dumps(verdict.as_dict()))
+    else:
+        _tell(verdict.as_dict())
+    return 0 if verdict.ok else 1
+
+
+async def _season(options: SeasonOptions, *, as_json: bool) -> int:
+    verdict = play_season(options)
     if as_json:
         print(json.dumps(verdict.as_dict()))
     else:

@@ -4,7 +4,7 @@ received readings may be from it.
 The bound of an hour, in Wh, is the sum of what each of these can hide:
 
 - *resolution*: a step of the counter per direction; half a tenth of a Wh per told span and direction;
-- *rounding*: half a Wh and half a thousandth per quarter and direction;
+- *rounding*: half a Wh per direction, and half a mWh per quarter and direction;
 - *sampling* by counters and spans: at both ends of the hour the energy of a span bends away from straight, by at most a
   quarter of its length times the range of power in it; by power: the length of each span times that range;
 - *clock*: a home's time may be off by 2 s and the latency, so that the spans at the ends reach that much further;
@@ -27,7 +27,7 @@ from simulators.season.street import Meter, SeasonStreet
 from simulators.settlement import Exact, exact
 
 CLOCK_MS = 2_000
-ROUNDED_WH = 4 * 2 * 0.5005
+ROUNDED_WH = 2 * (0.5 + 4 * 0.0005)
 TOLD_WH = 0.05
 HALF_CENT = exact("0.005")
 

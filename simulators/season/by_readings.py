@@ -2,7 +2,8 @@
 
 A quarter hour's energy of a home whose counter is fine is what the counter moved, straight between two readings; else
 it is the told energy of the spans, or power by time, straight within a span. A clock that is off by more than 2 s is
-corrected by the delay of the first message that came at once. Energies are whole Wh, half up, of thousandths.
+corrected by the delay of the first message that came at once. Energies are taken to the mWh and are whole Wh, of which
+the rest goes to the next quarter of the hour, so that an hour is rounded once, half up.
 """
 
 from dataclasses import dataclass, field
@@ -129,6 +130,8 @@ def integrated(at_ms: Ints, span_ms: Ints, wh: Floats, edges_ms: Ints) -> Floats
 
 
 def whole(wh: Floats) -> Ints:
-    """Whole Wh, half up, of thousandths; -1 = not known."""
-    thousandths = np.round(np.nan_to_num(wh) * 1000).astype(np.int64)
-    return np.where(np.isnan(wh), -1, (thousandths + 500) // 1000)
+    """Whole Wh of quarters, the first of which begins an hour; -1 = not known."""
+    mwh = np.round(np.nan_to_num(wh) * 1000).astype(np.int64)
+    hours = mwh.reshape(*mwh.shape[:-1], -1, 4).cumsum(axis=-1)
+    rounded = np.diff((hours + 500) // 1000, axis=-1, prepend=0)
+    return np.where(np.isnan(wh), -1, rounded.reshape(mwh.shape))

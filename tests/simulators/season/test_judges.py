@@ -106,8 +106,10 @@ def test_a_span_is_shared_by_time_and_a_hole_between_spans_is_not_filled() -> No
     assert np.isnan(wh[4])
 
 
-def test_whole_energies_are_rounded_half_up_and_unknown_stays_unknown() -> None:
-    assert whole(np.array([0.5, 1.4999, 2.49951, np.nan])).tolist() == [1, 2, 3, -1]
+def test_an_hour_is_rounded_once_half_up_and_what_is_unknown_stays_so() -> None:
+    assert whole(np.array([0.5, 1.4999, 2.49951, np.nan])).tolist() == [1, 1, 3, -1]
+    assert whole(np.full((2, 8), 0.2501)).sum(axis=1).tolist() == [2, 2]
+    assert whole(np.full(8, 0.2501)).tolist() == [0, 1, 0, 0, 0, 1, 0, 0]
 
 
 # -- both on a street -----------------------------------------------------------------------------------------------
