@@ -44,6 +44,9 @@ BASE_S, CAP_S = 5.0, 600.0
 LATE = 3
 """Reads are overdue when none ended well for so many times their schedule."""
 LISTED_MAX = 1_000
+READS_MAX = 4
+"""A list of several pages is read until a reading shows no meter that those before it did not, or so often."""
+
 SLICE = 100
 OUTCOMES = ("complete", "later", "after_change", "never")
 
@@ -159,20 +162,31 @@ class LeapSync(Part):
             self._counts["complete"] += 1
             return report
 
-    async def _read(self) -> SyncReport:
-        now_ms = self._clock.now().utc_ms
-        now = datetime.fromtimestamp(now_ms / 1000, tz=UTC)
-        report = SyncReport(at_ms=now_ms)
-        found: dict[str, MeterEnrollment] = {}
+    async def _read_pages(self, found: dict[str, MeterEnrollment], now: datetime) -> int:
+        """Read the list once, into what was found; returns how many pages it had. Pages of a list that changes under
+        the reader shift: one may be shown twice, and then the later reading counts, and one not at all."""
+        pages = 0
         async for page in self._client.pages("POST", SEARCH, paging=SEARCH_PAGES, body={}):
+            pages += 1
             entries = page.get(MEMBER)
             for number, entry in enumerate(entries if isinstance(entries, list) else []):
                 if number % SLICE == SLICE - 1:
                     await asyncio.sleep(0)
                 one = meter_enrollment(entry, now) if isinstance(entry, Mapping) else None
                 if one is not None:
-                    # a list that changes while it is read may show one twice: the later reading counts
                     found[one.meter] = one
+        return pages
+
+    async def _read(self) -> SyncReport:
+        now_ms = self._clock.now().utc_ms
+        now = datetime.fromtimestamp(now_ms / 1000, tz=UTC)
+        report = SyncReport(at_ms=now_ms)
+        found: dict[str, MeterEnrollment] = {}
+        for _ in range(READS_MAX):
+            known = len(found)
+            pages = await self._read_pages(found, now)
+            if pages < 2 or len(found) == known:
+                break
         report.meters = len(found)
         rows: dict[tuple[str, str, str], Row] = {}
         for one in found.values():

@@ -165,7 +165,8 @@ def _members(
             part = 1.0 if per_device else able_w / total_w if total_w > 0 else 1.0 / len(behind)
             own_w = [0.0 if one is None else max(one * 1000 * part, 1.0) for one in kw]
             before_w = each_w.get(device)
-            # behind two meters at once: what the larger of them asks
+            # behind two meters of one event, such as its own and that of the home: each of them sees the same power,
+            # so what the larger asks serves both
             each_w[device] = own_w if before_w is None else [max(a, b) for a, b in zip(before_w, own_w, strict=True)]
     targets: list[Target] = []
     for leg in legs if each_w else ():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.domain.events.request import Compensation
+from gateway.domain.events.request import Compensation, Target, Want
 from gateway.domain.limits.types import reason_names
 from tests.scenes.world import World, homes_of
 
@@ -70,3 +70,18 @@ async def test_queries_credit_the_load_of_a_home_with_two_batteries_once() -> No
         credit = world.queries.credit(entry)
         assert credit is not None
         assert credit.own_w == pytest.approx(own_w, rel=0.01), name
+
+
+async def test_queries_same_dispatch_of_meters_and_of_their_group_is_given_once() -> None:
+    world = World(homes_of(4))
+    await world.go(2)
+    each = Target(want=Want.DEVICE_POWER, power_w=1_000.0)
+    await world.submit("meters", s=600, target_w=None, target=each)
+    await world.submit("group", s=600, target_w=4_000)
+    await world.go(40)
+    assert world.homes.battery_w.sum() == pytest.approx(4_000, rel=0.02)
+    entries = [world.dispatcher.entry(name) for name in ("meters", "group")]
+    credits = [world.queries.credit(entry) for entry in entries if entry is not None]
+    own_w = [credit.own_w for credit in credits if credit is not None]
+    assert sum(own_w) == pytest.approx(4_000, rel=0.02)
+    assert len(own_w) == 2

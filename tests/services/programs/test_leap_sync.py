@@ -29,7 +29,7 @@ from gateway.services.programs.leap_sync import LeapSync
 from gateway.signals.leap_account.enrollments import meter_enrollment
 from gateway.transports.leap.account import LeapAccount
 from gateway.transports.leap.client import LeapClient
-from simulators.aggregator import Access, Aggregator, Environment, Mishap, Operation, Trouble
+from simulators.aggregator import Access, Aggregator, Environment, Mishap, Operation, Seen, Trouble
 from simulators.aggregator.periods import Period, Periods
 from simulators.aggregator.periods import Preference as Wish
 from tests.services.programs.stores import JUNE_1, opened
@@ -223,6 +223,31 @@ async def test_many_meters_are_read_page_by_page(tmp_path: Path) -> None:
             r.meter(number)
         report = await r.sync.sync()
         assert (report.meters, report.changed) == (1_203, 1_203)
+
+
+async def test_pages_that_shift_under_the_reader_lose_no_meter_and_double_none(tmp_path: Path) -> None:
+    async with rig(tmp_path) as r:
+        meters = [r.meter(number) for number in range(1_100)]
+        r.aggregator.mischief.offset_pages = True
+        reads = 0
+
+        def shift(seen: Seen) -> None:
+            """One of the first page goes before the second is asked for, and one comes before the third."""
+            nonlocal reads
+            if seen.operation is Operation.ENROLLMENT_SEARCH:
+                reads += 1
+                if reads == 2:
+                    del r.aggregator.meter_book.meters[meters[0]]
+                if reads == 3:
+                    r.meter(-1)
+
+        r.aggregator.on_request = shift
+        report = await r.sync.sync()
+        assert (report.meters, report.changed, reads) == (1_101, 1_101, 9)
+        known = await r.facts(Enrollment)
+        assert len(known) == len({one.subject.id for one in known}) == 1_101
+        r.aggregator.on_request = lambda _: None
+        assert (await r.sync.sync()).changed == 0
 
 
 odd: st.SearchStrategy[Any] = (
