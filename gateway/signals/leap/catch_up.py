@@ -21,6 +21,7 @@ from gateway.observability.parts import Part
 from gateway.schemas.interval_rows import rfc3339
 from gateway.signals.leap.settings import LeapSignalSettings
 from gateway.signals.leap.signal import LeapSignal
+from gateway.signals.leap.slot_book import Took
 from gateway.signals.leap.slots import Level
 from gateway.transports.leap.client import DISPATCH_PAGES, LeapClient
 from gateway.transports.leap.errors import PagesChanged
@@ -146,6 +147,10 @@ class LeapCatchUp(Part):
                 raise
             after = self._signal.took
             found.took = {word.value: after[word] - count for word, count in before.items()}
+            news = found.took[Took.NEW] or found.took[Took.CHANGED] or found.hidden != self.hidden
+            if news and found.pages > len(self._settings.levels) * len(spans):
+                # pages of a list that has changed may have shifted: the next search shows what that hid
+                self._signal.wants_search.set()
             if schedule:
                 self._ended(asked_ms, found)
             return found

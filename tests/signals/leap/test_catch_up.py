@@ -37,6 +37,8 @@ class Peer:
     page_size: int = 2
     troubles: list[tuple[int, str]] = field(default_factory=list)
     gone_after: int | None = None
+    shift_after: int | None = None
+    """After so many questions the first item is shown no more: pages shift."""
 
     async def search(self, request: web.Request) -> web.Response:
         if request.headers.get("Authorization") != f"Bearer {KEY}":
@@ -46,6 +48,8 @@ class Peer:
         if self.gone_after is not None and len(self.asked) > self.gone_after and "page_token" in told:
             self.gone_after = None
             return web.json_response({"code": "BAD_REQUEST", "message": "page token"}, status=400)
+        if self.shift_after is not None and len(self.asked) > self.shift_after:
+            self.items, self.shift_after = self.items[1:], None
         if self.troubles:
             status, text = self.troubles.pop(0)
             return web.Response(status=status, text=text, content_type="application/json")
@@ -114,6 +118,21 @@ async def test_what_no_webhook_brought_is_found_page_by_page(tmp_path: Path) -> 
         again = await s.once()
         assert again.took["same"] == 4
         assert len(s.rig.asked) == 4
+
+
+@pytest.mark.real_time
+async def test_slot_that_shifting_pages_hide_is_found_by_a_search_that_follows_soon(tmp_path: Path) -> None:
+    async with search_at(tmp_path) as s:
+        s.peer.items = items({f"m{i}": [slot(f"e{i}", hours=(1 + i, 2 + i))] for i in range(4)})
+        s.peer.shift_after = 1
+        first = await s.once()
+        assert (first.took["new"], s.scheduled()) == (3, {uid(f"e{i}") for i in (0, 1, 3)})
+        assert s.rig.signal.wants_search.is_set(), "what was new may have moved the pages"
+        assert (await s.once()).took["new"] == 1
+        assert s.scheduled() == {uid(f"e{i}") for i in range(4)}
+        last = await s.once()
+        assert (last.took["new"], last.took["changed"], s.rig.signal.wants_search.is_set()) == (0, 0, False)
+        assert len(s.rig.asked) == 4, "each was submitted once"
 
 
 @pytest.mark.real_time
