@@ -15,10 +15,13 @@ from gateway.api.guard import Doorway, guard
 from gateway.api.models import Readiness
 from gateway.api.route import RestRoute
 from gateway.api.routes.audit import AuditRoutes
+from gateway.api.routes.cases import CaseRoutes
 from gateway.api.routes.dispatch import DispatchRoutes, Trust
 from gateway.api.routes.enrollments import EnrollmentRoutes
 from gateway.api.routes.exclusions import ExclusionRoutes
+from gateway.api.routes.explained import ExplainedRoutes
 from gateway.api.routes.fleet import DeviceView, FleetRoutes
+from gateway.api.routes.forecasts import ForecastRoutes
 from gateway.api.routes.health import HealthRoutes
 from gateway.api.routes.leap import LeapRoutes, LeapUploads
 from gateway.api.routes.leap_dispatch import LeapDispatch, LeapDispatchRoutes
@@ -34,6 +37,7 @@ from gateway.api.routes.sign_ups import SignUpRoutes
 from gateway.api.routes.telemetry import Telemetry, TelemetryRoutes
 from gateway.api.routes.webhooks import WebhookRoutes
 from gateway.api.views.dispatch import DispatchView
+from gateway.api.views.explained import ExplainedView
 from gateway.api.views.participation import ParticipationView
 from gateway.api.views.programs import ProgramView
 from gateway.api.views.rates import RateView
@@ -45,8 +49,10 @@ from gateway.ports.journal import AuditTrail, DeviceHistory
 from gateway.services.devices.import_rows import MAX_IMPORT_BYTES
 from gateway.services.devices.registry import DeviceRegistry
 from gateway.services.events.intake import Dispatcher
+from gateway.services.programs.cases import Cases
 from gateway.services.programs.eligibility import Eligibility
 from gateway.services.programs.enrollment import Enrollments
+from gateway.services.programs.forecasts import ProgramForecasts
 from gateway.services.programs.nominations import Nominations
 from gateway.services.programs.outbox import ChangeOutbox
 from gateway.services.programs.performance import PerformanceReader
@@ -107,6 +113,9 @@ class Parts:
     eligibility: Eligibility
     webhooks: WebhookDoor
     outbox: ChangeOutbox
+    cases: Cases
+    explained: ExplainedView
+    forecasts: ProgramForecasts
     registry: Metrics
     readiness: Callable[[], Readiness]
     door: Doorway
@@ -141,6 +150,9 @@ def make_app(parts: Parts) -> web.Application:
         WebhookRoutes(parts.webhooks),
         OutboxRoutes(parts.outbox, parts.leap_dispatch.webhooks),
         NominationRoutes(parts.nominations),
+        CaseRoutes(parts.cases),
+        ExplainedRoutes(parts.explained),
+        ForecastRoutes(parts.forecasts),
         AuditRoutes(parts.audit),
         HealthRoutes(parts.registry, parts.readiness),
     )

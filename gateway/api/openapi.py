@@ -9,10 +9,13 @@ from gateway import former_names
 from gateway.api.models import Problem
 from gateway.api.route import Number, RestRoute, Text
 from gateway.api.routes.audit import AuditRoutes
+from gateway.api.routes.cases import CaseRoutes
 from gateway.api.routes.dispatch import DispatchRoutes
 from gateway.api.routes.enrollments import EnrollmentRoutes
 from gateway.api.routes.exclusions import ExclusionRoutes
+from gateway.api.routes.explained import ExplainedRoutes
 from gateway.api.routes.fleet import FleetRoutes
+from gateway.api.routes.forecasts import ForecastRoutes
 from gateway.api.routes.health import HealthRoutes
 from gateway.api.routes.leap import LeapRoutes
 from gateway.api.routes.leap_dispatch import LeapDispatchRoutes
@@ -47,6 +50,9 @@ ROUTES: tuple[RestRoute, ...] = (
     *OutboxRoutes.ROUTES,
     *NominationRoutes.ROUTES,
     *SignUpRoutes.ROUTES,
+    *CaseRoutes.ROUTES,
+    *ExplainedRoutes.ROUTES,
+    *ForecastRoutes.ROUTES,
     *HealthRoutes.ROUTES,
 )
 

@@ -24,11 +24,13 @@ import uvloop
 from gateway import __version__
 from gateway.api.access.refusals import Refusals
 from gateway.api.app import Parts, QuietPeers
+from gateway.api.views.explained import ExplainedView
 from gateway.api.views.fleet import FleetView
 from gateway.api.views.participation import ParticipationView
 from gateway.api.views.programs import ProgramView
 from gateway.api.views.rates import RateView
 from gateway.app.access import Access
+from gateway.app.cases import cases
 from gateway.app.control import control_parts
 from gateway.app.last_runs import LastRuns, noted_run
 from gateway.app.leap import aggregator
@@ -59,6 +61,7 @@ from gateway.services.devices.polled import PolledDevices
 from gateway.services.devices.registry import DeviceRegistry
 from gateway.services.devices.unheard import Unheard
 from gateway.services.programs.eligibility import Eligibility
+from gateway.services.programs.forecasts import ProgramForecasts
 from gateway.services.programs.participation import ProgramParticipation
 from gateway.services.programs.performance import PerformanceReader
 from gateway.services.programs.terms import every_program, moved_terms, program_terms
@@ -335,6 +338,15 @@ async def _build(settings: Settings, clock: SteadyClock, parts: RunningParts, la
         ),
         webhooks=hooks,
         outbox=leap.outbox,
+        forecasts=ProgramForecasts(
+            fleet=fleet,
+            participation=participation,
+            deliveries=store,
+            envelope=lambda: control.newest.envelope,
+            clock=clock,
+        ),
+        explained=ExplainedView(fleet=fleet, history=upstream.history, deliveries=store, clock=clock),
+        cases=await cases(settings, clock=clock, journal=journal, parts=parts),
         registry=parts.metrics(),
         readiness=readiness.now,
         door=doorway(access, clock, settings.http.host, refusals),

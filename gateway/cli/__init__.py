@@ -77,6 +77,9 @@ class CommandLine(LazyGroup):
             module="gateway.cli.outbox", group="outbox",
             help="Changes at the aggregator: proposed, approved, sent, read back.",
         ),
+        "homes": Named(
+            module="gateway.cli.homes", group="homes", help="Homes that underperform, and what each did on a day."
+        ),
         "webhooks": Named(
             module="gateway.cli.webhooks", group="webhooks",
             help="Peers that send events by webhook, and their messages.",

@@ -1,4 +1,5 @@
-"""Commands about grid programs: as data, which asks no daemon, and what their events came to."""
+"""Commands about grid programs: as data, which asks no daemon, what their events came to, and what their fleets
+will give."""
 
 from dataclasses import asdict
 from datetime import date
@@ -90,6 +91,21 @@ def programs_show(
     for version in versions:
         out.print(f"\n{days_of(version)} ({version.evidence.value}, {version.source})", markup=False, highlight=False)
         show([asdict(value) | {"value": _words(value.value)} for value in stated(version)], of="values")
+
+
+@programs.command("forecast")
+def programs_forecast(
+    program: Annotated[str, typer.Argument(help="name of a program")], url: Url = DEFAULT_URL, as_json: AsJson = False
+) -> None:
+    """Show what a program's fleet will give in its next event and in a nomination period, with a band for 80 % of
+    outcomes."""
+    found = ask(url, ops.SHOW_FORECAST, id=program)
+    if as_json:
+        out.print_json(data=found)
+        return
+    rows = [{"event": "next", **one} for one in found["next"]]
+    show([*rows, {"event": "nomination period", **found["period"], "recovery_h": None}], of="forecasts")
+    out.print(f"{found['homes']} homes, by {found['events']} past events", markup=False, highlight=False)
 
 
 @programs.command("price")

@@ -32,6 +32,7 @@ from gateway.sinks.leap.confirmed import LeapConfirmed
 from gateway.sinks.leap.settings import LeapCsvSinkSettings
 from gateway.sinks.mqtt import MqttSinkSettings
 from gateway.sinks.parquet import ParquetSinkSettings
+from gateway.sinks.tickets import TicketSettings
 from gateway.transports.leap.account import LeapAccount
 from gateway.transports.mqtt.settings import EXAMPLE_BROKER
 
@@ -203,8 +204,8 @@ SinkSettings = Annotated[
 
 class Settings(StrictSettings):
     """The whole configuration. `programs_dir`: the rules of grid programs; events of a program without rules there are
-    judged by none. `webhooks_dir`: the peers that send events by webhook. `former`: a warning for each former key in
-    the file."""
+    judged by none. `webhooks_dir`: the peers that send events by webhook. `tickets`: who is told of cases of
+    homes that underperform. `former`: a warning for each former key in the file."""
 
     state_dir: Annotated[Path, Field(examples=["state"])]
     profiles_dir: Annotated[Path, Field(examples=["device_profiles"])]
@@ -221,6 +222,7 @@ class Settings(StrictSettings):
     sinks: list[SinkSettings] = Field(default_factory=list, max_length=16)
     leap: LeapSettings = LeapSettings()
     customers: CustomerSettings = CustomerSettings()
+    tickets: TicketSettings | None = None
     programs: dict[Tag, ProgramSettings] = Field(default_factory=dict, max_length=256)
     sources: dict[SourceName, SourceSettings] = Field(default_factory=dict, max_length=256)
     intervals: IntervalSettings = IntervalSettings()

@@ -8,6 +8,7 @@ from gateway.domain.journal.stored import (
     AuditChain,
     AuditEntry,
     AuditQuestion,
+    DeliveredEvent,
     JournalState,
     StoredEvent,
     StoredOccurrence,
@@ -62,6 +63,26 @@ class EventStore(Protocol):
 
     async def records(self, event: EventId, occurrence_ms: int | None, rows: slice) -> StoredRecords:
         """Delivery records of one occurrence (None = the newest)."""
+        ...
+
+
+class DeliveryHistory(Protocol):
+    """Reads what was delivered when, beside the journal. Every method raises StorageError."""
+
+    async def delivered_between(self, from_ms: int, until_ms: int, limit: int) -> list[DeliveredEvent]:
+        """Occurrences that are over and ran within `[from_ms, until_ms)`, the newest `limit` of them, oldest first."""
+        ...
+
+    async def known(self, event_id: str) -> list[StoredEvent]:
+        """The events that are over and have this id, of every source."""
+        ...
+
+    async def records(self, event: EventId, occurrence_ms: int | None, rows: slice) -> StoredRecords:
+        """Delivery records of one occurrence (None = the newest)."""
+        ...
+
+    async def records_of(self, event: EventId, occurrence_ms: int, devices: Sequence[str]) -> StoredRecords:
+        """The delivery records of some devices in one occurrence."""
         ...
 
 

@@ -27,6 +27,7 @@ from gateway.api.routes.leap import LeapUploads
 from gateway.api.routes.leap_enrollments import LeapEnrollments
 from gateway.api.routes.telemetry import Telemetry
 from gateway.api.views.dispatch import DispatchView
+from gateway.api.views.explained import ExplainedView
 from gateway.api.views.fleet import FleetView
 from gateway.api.views.participation import ParticipationView
 from gateway.api.views.programs import ProgramView
@@ -47,9 +48,11 @@ from gateway.programs.loader import LoadedProgram
 from gateway.schemas.interval_rows import rfc3339
 from gateway.services.control.quarantine import Untrusted
 from gateway.services.devices.registry import DeviceRegistry
+from gateway.services.programs.cases import Cases
 from gateway.services.programs.eligibility import Eligibility
 from gateway.services.programs.enrollment import Enrollments
 from gateway.services.programs.fact_trail import FactTrail
+from gateway.services.programs.forecasts import ProgramForecasts
 from gateway.services.programs.outbox import ChangeOutbox
 from gateway.services.programs.participation import ProgramParticipation
 from gateway.services.programs.performance import PerformanceReader
@@ -65,6 +68,7 @@ from gateway.signals.leap_account.connect import LeapConnectSettings
 from gateway.signals.webhook.door import WebhookDoor
 from gateway.signals.webhook.loader import WebhookPeer, load_webhooks
 from gateway.storage.interval_log.query import IntervalQueries
+from gateway.storage.programs.cases import SqliteCases
 from gateway.storage.programs.facts import SqliteFacts
 from gateway.storage.programs.outbox import SqliteOutbox
 from gateway.storage.programs.personal import SqlitePersonal
@@ -148,6 +152,15 @@ def leap_door(secret: str, folder: Path, clock: Clock) -> LeapDoor:
 @contextmanager
 def outbox_in(folder: Path) -> Iterator[SqliteOutbox]:
     store = SqliteOutbox(folder)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+@contextmanager
+def cases_in(folder: Path) -> Iterator[SqliteCases]:
+    store = SqliteCases(folder)
     try:
         yield store
     finally:
@@ -262,6 +275,17 @@ async def rig(
             history=History(queries, world.fleet),
             clock=world.clock,
         ),
+        forecasts=ProgramForecasts(
+            fleet=world.fleet,
+            participation=participation,
+            deliveries=world.journal,
+            envelope=lambda: world.control.newest.envelope,
+            clock=world.clock,
+        ),
+        explained=ExplainedView(
+            fleet=world.fleet, history=History(queries, world.fleet), deliveries=world.journal, clock=world.clock
+        ),
+        cases=Cases(stack.enter_context(cases_in(folder)), None, clock=world.clock, journal=world.journal),
         webhooks=stack.enter_context(hooks(folder, world, events)),
         outbox=ChangeOutbox(
             stack.enter_context(outbox_in(folder)), {}, clock=world.clock, journal=world.journal, meters=lambda: 0

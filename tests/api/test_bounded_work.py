@@ -170,6 +170,11 @@ def requests(r: Rig) -> dict[tuple[str, str], list[Asked]]:
         ("POST", "/v1/outbox/approvals"): [("/v1/outbox/approvals", {"json": {"rows": [*range(ROWS)]}}, 403)],
         ("POST", "/v1/outbox/withdrawals"): [("/v1/outbox/withdrawals", {"json": {"rows": [*range(ROWS)]}}, 400)],
         ("POST", "/v1/outbox/runs"): [("/v1/outbox/runs", {"json": {"kind": "meter"}}, 200)],
+        ("GET", "/v1/homes/{id}/explain"): [("/v1/homes/home-03/explain", {"params": {"on": "2026-11-01"}}, 200)],
+        ("GET", "/v1/programs/{id}/forecast"): [("/v1/programs/test/forecast", {}, 200)],
+        ("GET", "/v1/cases"): [("/v1/cases", {"params": page}, 200)],
+        ("POST", "/v1/cases"): [("/v1/cases", {"json": {"home": "home-03", "cause": "late"}}, 200)],
+        ("PATCH", "/v1/cases/{id}"): [("/v1/cases/7", {"json": {"assignee": "ann"}}, 404)],
         ("POST", "/v1/signals/webhook/{name}"): [
             (
                 "/v1/signals/webhook/voltus",

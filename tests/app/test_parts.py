@@ -134,6 +134,7 @@ async def everything(directory: Path) -> AsyncIterator[Gateway]:
             directory, http={"port": 0}, sinks=sinks, platform={"broker": broker, "live_s": "30s"},
             intervals={"length_s": "15min"}, profiles_dir=str(PROFILES), programs={"p": {}},
             customers={"personal_key": f"file:{directory / 'personal'}"},
+            tickets={"url": "http://127.0.0.1:1/hook", "secret": f"file:{directory / 'token'}"},
             leap={"account": {"environment": "staging", "key": f"file:{directory / 'token'}", "url": "http://127.0.0.1:1"}},
             signals={"leap": {"secret": f"file:{directory / 'token'}"}},
         )
@@ -166,7 +167,7 @@ async def test_everything_that_runs_and_that_the_root_makes_is_in_the_list(tmp_p
 
 SPARE = {"leap-sync", "money", "data-completeness", "meter-mismatches", "access-refusals", "fact-trail", "retention",
          "live", "repair", "reports", "loop-lag", "readiness", "delivery-leap", "delivery-web", "delivery-platform",
-         "broker-sessions", "leap-registration", "leap-nominations", "official-hours"}  # fmt: skip
+         "broker-sessions", "leap-registration", "leap-nominations", "official-hours", "tickets"}  # fmt: skip
 NEEDED = {"access", "departures", "door", "link-mqtt", "link-topics", "sessions", "timekeeper", "platform",
           "log-writer", "checkpoint", "raw-replay", "webhooks",
           "leap-dispatch", "leap-catch-up"}  # fmt: skip

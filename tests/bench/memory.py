@@ -240,7 +240,8 @@ async def scrape() -> dict[str, Any]:
         registry=registry(sources, []), readiness=nobody, trust=nobody, clock=nobody, telemetry=nobody,
         door=Doorway(callers=Callers, clock=SystemClock(), refusals=Refusals(SystemClock())),
         leap=nobody, raw=nobody, audit=nobody, past=nobody, programs=nobody, enrollments=nobody,
-        participation=nobody, eligibility=nobody, webhooks=nobody, outbox=nobody, rates=nobody, sign_ups=nobody,
+        participation=nobody, eligibility=nobody, webhooks=nobody, outbox=nobody, rates=nobody,
+        cases=nobody, explained=nobody, forecasts=nobody, sign_ups=nobody,
         performance=nobody,
     )  # fmt: skip
     runner = web.AppRunner(make_app(parts), handle_signals=False)

@@ -24,6 +24,7 @@ from gateway.domain.fleet.fleet import Fleet, ProductFacts
 from gateway.domain.intervals.record import IntervalRecord
 from gateway.domain.journal.changes import (
     UNNUMBERED,
+    CaseChanged,
     Change,
     ControlEnded,
     ControlTaken,
@@ -57,6 +58,7 @@ from gateway.domain.journal.stored import (
     AuditChain,
     AuditEntry,
     AuditQuestion,
+    DeliveredEvent,
     Departure,
     JournalState,
     StoredEvent,
@@ -373,7 +375,7 @@ class _Memory:
 
     def _take_past(self, change: Change) -> None:
         match change:
-            case RawDiscarded() | FactsChanged() | OutboxChanged():
+            case RawDiscarded() | FactsChanged() | OutboxChanged() | CaseChanged():
                 pass
             case EventWithdrawn(event=event, by=by):
                 self.withdrawn[event] = by
@@ -498,6 +500,23 @@ class MemoryJournal:
             for one in self.delivered(event)
             if before_ms is None or one.occurrence_ms < before_ms
         ][-limit:]
+
+    async def delivered_between(self, from_ms: int, until_ms: int, limit: int) -> list[DeliveredEvent]:
+        newest = {(c.event, c.occurrence_ms): c for c in self.kept if isinstance(c, EventDelivered)}
+        found = [
+            DeliveredEvent(event=one.event, occurrence_ms=one.occurrence_ms, ended_ms=one.ended_ms)
+            for one in newest.values()
+            if one.ended_ms > from_ms and one.occurrence_ms < until_ms
+        ]
+        return sorted(found, key=lambda one: one.ended_ms)[-limit:]
+
+    async def records_of(self, event: EventId, occurrence_ms: int, devices: Sequence[str]) -> StoredRecords:
+        found = [one for one in self.delivered(event) if one.occurrence_ms == occurrence_ms]
+        if not found:
+            return StoredRecords(total=0, devices=(), columns={})
+        rows = [row for row, name in enumerate(found[-1].devices) if name in set(devices)]
+        columns = {name: values[rows] for name, values in found[-1].columns.items()}
+        return StoredRecords(total=len(rows), devices=tuple(found[-1].devices[row] for row in rows), columns=columns)
 
     async def records(self, event: EventId, occurrence_ms: int | None, rows: slice) -> StoredRecords:
         found = [one for one in self.delivered(event) if occurrence_ms in (None, one.occurrence_ms)]

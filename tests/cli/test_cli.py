@@ -58,7 +58,7 @@ class Script:
                 self.end_headers()
                 self.wfile.write(script.body)
 
-            do_GET = do_POST = do_DELETE = _answer  # noqa: N815 names given by the library
+            do_GET = do_POST = do_PATCH = do_DELETE = _answer  # noqa: N815 names given by the library
 
             def log_message(self, *_: object) -> None:
                 """Quiet."""

@@ -34,6 +34,7 @@ ANSWER: dict[str, Any] = {
     "consents": [], "webhooks": [], "memberships": [], "preferences": [], "deadlines": [], "changes": [],
     "batch": "b", "sha256": "",
     "holdings": [], "payees": [], "required_actions": [],
+    "batteries": [],
     "changed": 0, "unchanged": 0, "personal": 0, "customer": "c", "had": True,
 }  # fmt: skip
 """What a gateway without anything answers, whatever it is asked."""
@@ -59,6 +60,7 @@ SHOWING: dict[str, tuple[str, ...]] = {
     "profiles list": ("--dir", str(PROFILES)), "profiles check": ("--dir", str(PROFILES)),
     "programs list": ("--dir", str(PROGRAMS)), "programs check": ("--dir", str(PROGRAMS)),
     "programs show": ("ra-leap", "--dir", str(PROGRAMS)),
+    "programs forecast": ("p",),
     "programs price": (
         "--program", "dsgs-option3", "--on", "2025-05-31", "--hours", str(HOURS), "--net-discharge-kw", "1",
         "--no-baseline", "--dir", str(PROGRAMS),
@@ -73,6 +75,9 @@ SHOWING: dict[str, tuple[str, ...]] = {
     "profiles new": ("example-one", "--into", "{out}"), "validate": ("--config", "{config}"),
     "outbox list": (), "outbox propose": ("meter", "{dispatch}"), "outbox approve": ("1",), "outbox withdraw": ("1",),
     "outbox send": ("meter",),
+    "homes cases": (), "homes explain": ("a", "--on", "2026-11-01"),
+    "homes open": ("a", "late"), "homes assign": ("1", "ann"), "homes snooze": ("1",),
+    "homes close": ("1", "--because", "mended"),
     "webhooks list": (), "webhooks messages": ("w",), "webhooks check": ("--dir", str(WEBHOOKS)),
     "webhooks try": ("voltus", "{dispatch}", "--dir", str(WEBHOOKS)),
     "state export": ("--config", "{config}", "--out", "{out}"),

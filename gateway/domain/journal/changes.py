@@ -218,6 +218,18 @@ class OutboxChanged:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CaseChanged:
+    """Cases of homes (`names`) were opened, reopened, assigned, snoozed or closed (`action`), by their numbers."""
+
+    action: str
+    names: tuple[str, ...]
+    numbers: tuple[int, ...]
+    by: str = field(default="", compare=False)
+    door: AuditDoor = field(default=AuditDoor.GATEWAY, compare=False)
+    seq: int = field(default=UNNUMBERED, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TakenBack:
     """Owners took devices back from an event, at `at_ms` (UTC): see `take_backs`."""
 
@@ -324,6 +336,7 @@ Change = (
     | RawDiscarded
     | FactsChanged
     | OutboxChanged
+    | CaseChanged
     | TakenBack
     | TakeBackOver
     | ControlTaken

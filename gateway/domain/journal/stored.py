@@ -73,6 +73,15 @@ class StoredOccurrence:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveredEvent:
+    """An occurrence of an event that is over and has delivery records: when it began and ended."""
+
+    event: EventId
+    occurrence_ms: int
+    ended_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StoredRecords:
     """Some of the `total` delivery records of an occurrence that is over, as columns over their devices."""
 

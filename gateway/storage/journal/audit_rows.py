@@ -10,6 +10,7 @@ import orjson
 
 from gateway.domain.journal.changes import (
     AuditDoor,
+    CaseChanged,
     Change,
     ControlEnded,
     ControlTaken,
@@ -160,6 +161,10 @@ _EACH: dict[type, tuple[str, Callable[[Any], dict[str, Any]]]] = {
     OutboxChanged: (
         "outbox_changed",
         lambda c: {"action": c.action, "write": c.write, "rows": list(c.numbers[:NAMED_IN_AUDIT]), **_named(c.names)},
+    ),
+    CaseChanged: (
+        "case_changed",
+        lambda c: {"action": c.action, "cases": list(c.numbers[:NAMED_IN_AUDIT]), **_named(c.names)},
     ),
     RawDiscarded: ("raw_discarded", lambda c: {"reason": c.reason, "messages": c.messages, **_named(c.names)}),
     EpochRaised: ("epoch_raised", lambda c: {"epoch": c.epoch}),

@@ -14,6 +14,7 @@ from gateway.domain.journal.stored import (
     AuditChain,
     AuditEntry,
     AuditQuestion,
+    DeliveredEvent,
     StoredEvent,
     StoredOccurrence,
     StoredRecords,
@@ -53,6 +54,14 @@ class SqliteEventStore(Part):
     async def records(self, event: EventId, occurrence_ms: int | None, rows: slice) -> StoredRecords:
         """Delivery records of one occurrence (None = the newest)."""
         return await self._ask(lambda db: past_events.records(db, event, occurrence_ms, rows))
+
+    async def delivered_between(self, from_ms: int, until_ms: int, limit: int) -> list[DeliveredEvent]:
+        """Occurrences that are over and ran within a stretch of time, the newest `limit` of them, oldest first."""
+        return await self._ask(lambda db: past_events.delivered_between(db, from_ms, until_ms, limit))
+
+    async def records_of(self, event: EventId, occurrence_ms: int, devices: Sequence[str]) -> StoredRecords:
+        """Delivery records of some devices in one occurrence."""
+        return await self._ask(lambda db: past_events.records_of(db, event, occurrence_ms, devices))
 
     @property
     def kinds(self) -> Sequence[str]:

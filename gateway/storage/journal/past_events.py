@@ -16,7 +16,7 @@ import orjson
 
 from gateway.domain.events.lifecycle import EventState
 from gateway.domain.events.scope import own_id
-from gateway.domain.journal.stored import NO_RECORDS, StoredEvent, StoredOccurrence, StoredRecords
+from gateway.domain.journal.stored import NO_RECORDS, DeliveredEvent, StoredEvent, StoredOccurrence, StoredRecords
 from gateway.domain.types import DeviceId, EventId
 from gateway.storage.journal.bodies import read_event
 from gateway.storage.journal.delivery_rows import count, unpack
@@ -194,6 +194,34 @@ def occurrences(db: sqlite3.Connection, event: EventId, before_ms: int | None, l
     )
     newest = [StoredOccurrence(occurrence_ms=at, ended_ms=ended, devices=count(body)) for at, ended, body in found]
     return newest[::-1]
+
+
+def delivered_between(db: sqlite3.Connection, from_ms: int, until_ms: int, limit: int) -> list[DeliveredEvent]:
+    """Occurrences that are over and ran within a stretch of time, the newest `limit` of them, oldest first."""
+    found = db.execute(
+        "SELECT event, occurrence_ms, ended_ms FROM deliveries WHERE ended_ms > ? AND occurrence_ms < ? "
+        "ORDER BY ended_ms DESC, event LIMIT ?",
+        (from_ms, until_ms, limit),
+    )
+    newest = [DeliveredEvent(event=EventId(name), occurrence_ms=at, ended_ms=ended) for name, at, ended in found]
+    return newest[::-1]
+
+
+def records_of(db: sqlite3.Connection, event: EventId, occurrence_ms: int, names: Sequence[str]) -> StoredRecords:
+    """Delivery records of some devices in one occurrence."""
+    found = db.execute(
+        "SELECT body FROM deliveries WHERE event = ? AND occurrence_ms = ?", (event, occurrence_ms)
+    ).fetchone()
+    if found is None:
+        return NO_RECORDS
+    devices, columns = unpack(found[0])
+    wanted = set(names)
+    rows = [row for row, name in enumerate(devices) if name in wanted]
+    return StoredRecords(
+        total=len(rows),
+        devices=tuple(DeviceId(devices[row]) for row in rows),
+        columns={name: values[rows].copy() for name, values in columns.items()},
+    )
 
 
 def records(db: sqlite3.Connection, event: EventId, occurrence_ms: int | None, rows: slice) -> StoredRecords:

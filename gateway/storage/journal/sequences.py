@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 from gateway.domain.journal.changes import (
+    CaseChanged,
     Change,
     ControlEnded,
     ControlTaken,
@@ -65,6 +66,7 @@ THINGS: Mapping[type, tuple[str, Callable[[Any], Sequence[str]]]] = {
     FactsChanged: ("facts", lambda c: (c.batch,)),
     RawDiscarded: ("raw", lambda c: c.names),
     OutboxChanged: ("outbox", lambda c: c.names),
+    CaseChanged: ("cases", lambda c: c.names),
     TakenBack: ("taken back", lambda c: [f"{device} {c.event}" for device in c.devices]),
     TakeBackOver: ("taken back", lambda c: [f"{device} {c.event}" for device in c.devices]),
     ControlTaken: ("controlled", lambda c: c.devices),

@@ -14,6 +14,7 @@ from gateway.domain.events.book import Outcome
 from gateway.domain.events.lifecycle import EventState
 from gateway.domain.fleet.device import Device
 from gateway.domain.journal.changes import (
+    CaseChanged,
     Change,
     ControlEnded,
     ControlTaken,
@@ -323,6 +324,7 @@ WRITE: dict[type, Any] = {
     FactsChanged: _only_audited,
     RawDiscarded: _only_audited,
     OutboxChanged: _only_audited,
+    CaseChanged: _only_audited,
     PriorSaved: _prior_saved,
     PriorRestored: _prior_restored,
 }

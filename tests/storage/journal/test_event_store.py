@@ -408,3 +408,23 @@ async def test_store_event_without_an_end_is_read_as_it_was_decided(desk: Desk, 
     await desk.commit(decided)
     (loaded,) = desk.journal.load().events
     assert loaded.request == decided.request
+
+
+async def test_store_finds_what_was_delivered_within_a_stretch_and_the_rows_of_some_devices(desk: Desk) -> None:
+    await desk.commit(delivered("a", 1), delivered("b", 5), delivered("c", 9, devices=3))
+    history = desk.journal
+    if isinstance(desk.store, SqliteEventStore):
+        found = await desk.store.delivered_between(T0 + 2, T0 + 9, 10)
+        assert await desk.store.delivered_between(T0, T0 + 100, 2) == await desk.store.delivered_between(
+            T0 + 2, T0 + 100, 10
+        )
+        one = await desk.store.records_of(EventId("c"), T0 + 9, ["home-000002", "nobody"])
+        none = await desk.store.records_of(EventId("c"), T0, ["home-000002"])
+    else:
+        assert isinstance(history, MemoryJournal)
+        found = await history.delivered_between(T0 + 2, T0 + 9, 10)
+        one = await history.records_of(EventId("c"), T0 + 9, ["home-000002", "nobody"])
+        none = await history.records_of(EventId("c"), T0, ["home-000002"])
+    assert [(each.event, each.occurrence_ms, each.ended_ms) for each in found] == [("b", T0 + 5, T0 + 6)]
+    assert (one.total, one.devices, one.columns["watt"].tolist()) == (1, ("home-000002",), [18.0])
+    assert none.total == 0
