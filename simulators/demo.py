@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from simulators import demo_cast, demo_events, demo_files, oracle, processes, truth
+from simulators import demo_cast, demo_events, demo_files, oracle, performance, processes, truth
 from simulators.clock import RealClock
 from simulators.disturbances import Disturbance
 from simulators.faces.catalogue import FACES
@@ -103,6 +103,7 @@ class Demo:
         )  # fmt: skip
         self._polled = PolledHomes(self._fleet, each=options.each, broker_url=self._fleet_url)
         self._ready_ms = 0
+        self._registered_ms = (0, 0)
         self._platform = Platform(
             mqtt_url=f"mqtt://127.0.0.1:{self._broker_port}",
             gateway_url=f"http://127.0.0.1:{self._http_port}",
@@ -122,11 +123,13 @@ class Demo:
     def _write_files(self) -> Path:
         reserve_pct = self._fleet.devices.batteries.reserve_pct
         capacity_w = float(self.homes.discharge_w_max.sum())
+        programs = self._directory / "programs"
+        performance.write_program(programs, demo_events.PROGRAM, INTERVAL_S)
         self._config.write_text(
             demo_files.configuration(
                 broker_port=self._broker_port, http_port=self._http_port, receiver_url=self._platform.url,
                 interval_s=INTERVAL_S, grace_s=GRACE_S, fleet_w_per_s=capacity_w / WHOLE_RAMP_S,
-                release_spread_s=RELEASE_SPREAD_S,
+                release_spread_s=RELEASE_SPREAD_S, programs_dir=str(programs),
             ),
             encoding="utf-8",
         )  # fmt: skip
@@ -169,10 +172,12 @@ class Demo:
         self._phase(
             "registering homes", f"{count} homes, {polled} of them of {len(self._polled.products)} makers' products"
         )
+        begun_ms = self._fleet.now_ms()
         await processes.gateway_cli(
             self._directory, "devices", "import", str(inventory), "--offline", "--config", str(self._config),
             env=self._gateway.env,
         )  # fmt: skip
+        self._registered_ms = (begun_ms, self._fleet.now_ms())
         self._phase("starting the gateway", "a process of its own, beside the broker")
         await self._start_gateway()
         self._ready_ms = self._fleet.now_ms()
@@ -318,6 +323,11 @@ class Demo:
             if not any(ledger.completeness(expected).missing for ledger in ledgers):
                 break
             await asyncio.sleep(0.5)
+        main = self._windows[0]
+        await performance.judge(
+            f"http://127.0.0.1:{self._http_port}", TOKEN, main, [self.homes.ids[i] for i in main.members or ()],
+            self._platform.by_http.latest, self._registered_ms, self.verdict,
+        )  # fmt: skip
         self._gateway.check()
         trace = self._fleet.recorder.trace()
         if self.options.keep is not None:

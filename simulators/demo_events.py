@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from simulators.oracle import Window
 
+PROGRAM = "demo"
 CHARGING_SHARE = 0.06
 """Of the homes, at most so many charge."""
 
@@ -57,7 +58,7 @@ def event(window: Window, ids: Sequence[str]) -> dict[str, object]:
         "id": window.id,
         "revision": 1,
         "kind": "real",
-        "program": "demo",
+        "program": PROGRAM,
         "group": {"all": True} if window.members is None else {"ids": [ids[i] for i in window.members]},
         "start": text(window.start_ms),
         "end": text(window.end_ms),

@@ -15,11 +15,14 @@ def configuration(
     grace_s: int,
     fleet_w_per_s: float,
     release_spread_s: float,
+    programs_dir: str,
 ) -> str:
     """The gateway's configuration file, with the state beside it."""
     config = {
         "state_dir": "state",
         "profiles_dir": str(PROFILES),
+        "programs_dir": programs_dir,
+        "money": {"every_s": 2},
         "http": {"host": "127.0.0.1", "port": http_port, "token": "env:DEMO_TOKEN"},
         "log": {"format": "json", "level": "info"},
         "devices": {"mqtt": {"broker": mqtt_broker(broker_port, "gateway")}},

@@ -85,6 +85,7 @@ class Verdict:
     told_over_w: float = 0.0
     return_s: float | None = None
     kept_pct: float | None = None
+    performance: dict[str, Any] = field(default_factory=dict)
     products: list[str] = field(default_factory=list)
     took_part: dict[str, str] = field(default_factory=dict)
     faults: list[dict[str, Any]] = field(default_factory=list)
