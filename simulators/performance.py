@@ -120,8 +120,8 @@ async def judge(
     url: str, token: str, window: Window, devices: Sequence[str], latest: Callable[[], Rows],
     registered_ms: tuple[int, int], verdict: Verdict,
 ) -> None:  # fmt: skip
-    """Ask until it is right, for a while: late records make it anew. `latest`: the newest records of the platform. Homes
-    were registered between two instants: of the interval in which that was nobody knows what was theirs."""
+    """Ask until it is right, for a while: late records make it anew. `latest`: the newest records of the platform. Of
+    the interval in which homes were registered (between two instants) nobody knows what was theirs."""
     deadline = asyncio.get_running_loop().time() + WAIT_S
     answer: dict[str, Any] | None = None
     wrong = ["nothing was worked out of the event"]
