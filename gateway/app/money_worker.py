@@ -8,11 +8,13 @@ alone, where nobody else does.
 """
 
 import fcntl
+import logging
 import os
 import resource
 import select
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +36,11 @@ from gateway.services.programs.work import Job, JobTold, run_jobs
 from gateway.services.settings import MoneySettings, ProgramSettings
 from gateway.storage.programs.daily import DIRECTORY
 
+log = logging.getLogger(__name__)
+
 NICE = 15
+FORMER_TRIES, FORMER_PAUSE_S = 60, 0.5
+"""How often, and how long after each other, the directory is asked for while a former process still has it."""
 MEMORY_BYTES_MAX = 4 << 30
 REFUSED_MAX = 20
 BUSY = 75
@@ -94,15 +100,30 @@ def main(jobs: Callable[[MoneyPlan, Mapping[str, LoadedProgram]], Sequence[Job]]
     directory = plan.state_dir / DIRECTORY
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # of this directory for as long as the process lives: the one before may be stopped and not gone
-        fcntl.flock(os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not _alone(directory):
+            return 0
     except OSError as error:
-        print(f"the directory of figures cannot be used: {error}", file=sys.stderr)
+        log.error("the directory of figures cannot be used", extra={"error": str(error)})
         return BUSY
     loaded, refused = loadable(plan.programs_dir)
     _say({"ready": True} | ({"refused": refused} if refused else {}))
     run_jobs(jobs(plan, loaded), clock=SystemClock(), say=_told, ends=_ends, pause_s=plan.money.every_s)
     return 0
+
+
+def _alone(directory: Path) -> bool:
+    """Be the one that writes to a directory, for as long as this process lives; False: the input ended meanwhile. The
+    one before may still be about to end, as its daemon was killed: it is waited for. Raises OSError."""
+    held = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    for _ in range(FORMER_TRIES):
+        with suppress(BlockingIOError):
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        _told(None)
+        if _ends(FORMER_PAUSE_S):
+            return False
+    fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return True
 
 
 def _told(told: JobTold | None) -> None:

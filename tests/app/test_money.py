@@ -74,6 +74,10 @@ def environment(pid: int | None) -> bytes:
     return Path(f"/proc/{pid}/environ").read_bytes()
 
 
+def command_of(pid: int | None) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
 def written(state_dir: Path) -> bool:
     with DailyColumns(state_dir) as store:
         return EARLY in store.written(FRAME)
@@ -183,12 +187,18 @@ async def test_a_program_of_the_configuration_that_says_no_zone_has_that_of_its_
         assert value(process, "gateway_money_restarts", reason="ended") == 0
 
 
-async def test_a_second_process_writes_nothing_beside_the_first(tmp_path: Path) -> None:
-    async with running(plan(tmp_path)) as process:
-        await until(lambda: value(process, "gateway_money_running") == 1)
-        async with running(plan(tmp_path)) as other:
-            await until(lambda: value(other, "gateway_money_restarts", reason="ended") == 1)
-            assert value(other, "gateway_money_running") == 0
+async def test_a_second_process_writes_nothing_beside_the_first_and_follows_when_that_has_gone(tmp_path: Path) -> None:
+    async with running(plan(tmp_path)) as first:
+        await until(lambda: value(first, "gateway_money_running") == 1)
+        other = MoneyProcess(plan(tmp_path), clock=SystemClock())
+        task = asyncio.create_task(other.run(), name="other")
+        await until(lambda: other.pid is not None and b"money_worker" in command_of(other.pid))
+        await asyncio.sleep(1.0)
+        assert value(other, "gateway_money_running") == 0
+    await until(lambda: value(other, "gateway_money_running") == 1)
+    assert value(other, "gateway_money_restarts", reason="ended") == 0
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 async def test_the_process_is_given_no_secret_of_the_environment(

@@ -49,7 +49,9 @@ class IntervalLogBeside:
             names = [path for path in self._directory.glob("????????-????-??-??.sqlite") if path.name[:8].isdigit()]
         except OSError as error:
             raise StorageError(f"{self._directory}: {error}") from error
-        return sorted(LogFile(int(path.name[:8]), date.fromisoformat(path.name[9:19]), path) for path in names)
+        found = sorted(LogFile(int(path.name[:8]), date.fromisoformat(path.name[9:19]), path) for path in names)
+        # the newest file is there before its table is, while the writer makes it
+        return found[:-1] if found and not self._made(found[-1].path) else found
 
     def whole_from(self) -> date | None:
         """The first UTC day whose intervals cannot have gone by retention yet; None: there is no log."""
@@ -94,6 +96,10 @@ class IntervalLogBeside:
                     yield page
             except sqlite3.Error as error:
                 raise StorageError(f"interval log: {error}") from error
+
+    def _made(self, path: Path) -> bool:
+        with self._opened(path) as db:
+            return db.execute("select 1 from sqlite_schema where name = 'interval'").fetchone() is not None
 
     @contextmanager
     def _opened(self, path: Path) -> Iterator[sqlite3.Connection]:
