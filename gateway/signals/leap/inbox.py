@@ -168,12 +168,9 @@ class BodyInbox:
 
 
 def _trim(folder: Path, most: int, most_bytes: int) -> None:
-    """Remove the oldest of too many files."""
-    names = sorted(os.listdir(folder), reverse=True)
-    if len(names) <= most // 2:
-        return
+    """Remove the oldest of too many files, or of files of too many bytes; the newest stays."""
     total = 0
-    for count, name in enumerate(names, start=1):
+    for count, name in enumerate(sorted(os.listdir(folder), reverse=True), start=1):
         path = folder / name
         total += path.stat().st_size
         if count > most or (total > most_bytes and count > 1):

@@ -47,3 +47,17 @@ def test_what_comes_after_the_clock_was_set_back_is_no_older_word_also_after_a_r
     again = BodyInbox(tmp_path)
     again.open()
     assert [again.stamp(at_ms) for at_ms in (3_000, 5_001)] == [5_000, 5_001]
+
+
+def test_bodies_that_were_read_are_bounded_in_bytes_however_few_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.signals.leap.inbox.DONE_BYTES_MAX", 250)
+    inbox = BodyInbox(tmp_path)
+    inbox.open()
+    for at_ms in range(1, 6):
+        inbox.store("meter", at_ms, b"x" * 100)
+    names = [body.name for body in inbox.waiting()]
+    for body in list(inbox.waiting()):
+        inbox.read(body)
+    assert sorted(path.name for path in (tmp_path / "done").iterdir()) == names[-2:]
