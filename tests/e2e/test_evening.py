@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.deep]
 
 
 async def play(*args: str) -> dict[str, Any]:
@@ -35,7 +35,6 @@ async def test_evening_of_the_aggregator_on_a_short_street_holds() -> None:
     shown(await play("--devices", "24", "--hour", "14", "--interval", "5", "--operator"))
 
 
-@pytest.mark.deep
 @pytest.mark.parametrize("seed", ["7", "11", "23"])
 async def test_evening_of_the_aggregator_on_two_hundred_homes_holds(seed: str) -> None:
     shown(await play("--seed", seed))

@@ -40,6 +40,11 @@ ASKED = (
     "/healthz",
     "/readyz",
 )
+JOBS = ("columns", "completeness", "meters", "performance")
+
+
+def _every_job_has_reported(metrics: Reply) -> bool:
+    return all(f'gateway_money_backlog{{job="{job}"}}' in metrics.body for job in JOBS)
 
 
 async def test_daemon_on_a_stored_state_shows_what_stands_in_the_golden_files(tmp_path: Path) -> None:
@@ -52,6 +57,7 @@ async def test_daemon_on_a_stored_state_shows_what_stands_in_the_golden_files(tm
     async with running(daemon):
         await truth.settled(daemon, known, STATE, but=["sinks"])
         await daemon.until("/readyz", _all_receivers_fail, "the receivers that nobody reaches")
+        await daemon.until("/metrics", _every_job_has_reported, "the process that works out money")
         told = [await _told(daemon, path.format(day=day)) for path in ASKED]
         metrics = (await daemon.ask("GET", "/metrics")).body
     golden("rest.txt", "\n\n".join(told))
