@@ -131,8 +131,12 @@ def _told(told: JobTold | None) -> None:
 
 
 def _say(message: Mapping[str, Any] | JobTold) -> None:
-    sys.stdout.buffer.write(orjson.dumps(message) + b"\n")
-    sys.stdout.buffer.flush()
+    try:
+        sys.stdout.buffer.write(orjson.dumps(message) + b"\n")
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        # the daemon is gone; what is stored is whole at any time
+        os._exit(0)
 
 
 def _ends(wait_s: float) -> bool:

@@ -201,6 +201,17 @@ async def test_a_second_process_writes_nothing_beside_the_first_and_follows_when
     await asyncio.gather(task, return_exceptions=True)
 
 
+async def test_a_process_whose_daemon_is_gone_ends_without_a_word(tmp_path: Path) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *COMMAND, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    heard = process.stdout
+    assert heard is not None
+    heard._transport.close()  # type: ignore[attr-defined]  # as a daemon that is killed leaves its end
+    _, words = await process.communicate(plan(tmp_path).model_dump_json(exclude_unset=True).encode() + b"\n")
+    assert (process.returncode, words) == (0, b"")
+
+
 async def test_the_process_is_given_no_secret_of_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
