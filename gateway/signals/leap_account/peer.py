@@ -74,9 +74,7 @@ class LeapPeer(Part):
         if kind is WriteKind.METER:
             return await self._write_meters(rows)
         if kind is WriteKind.NOMINATION:
-            body = [{"meter_ids": [row.subject], **row.after} for row in rows]
-            await self._client.ask("POST", nominations.SUGGEST, body=body)
-            return {row.number: Written(state=WriteState.DONE) for row in rows}
+            return await self._write_nominations(rows)
         said: dict[int, Written] = {}
         for row in rows:
             path, body = participation.request(kind, quote(row.subject, safe=""), row.after)
@@ -104,6 +102,22 @@ class LeapPeer(Part):
             except LeapNotFound:
                 log.warning("the aggregator does not know a job any more", extra={"job": found})
         return said
+
+    async def _write_nominations(self, rows: Sequence[OutboxRow]) -> dict[int, Written]:
+        """All in one request; where that is refused, one by one, so that a bad row keeps back no other."""
+        body = [{"meter_ids": [row.subject], **row.after} for row in rows]
+        try:
+            await self._client.ask("POST", nominations.SUGGEST, body=body)
+        except LeapRefused as error:
+            if error.status in (401, 403):
+                raise
+            if len(rows) == 1:
+                return {rows[0].number: Written(state=WriteState.REFUSED, detail=f"HTTP {error.status}")}
+            said: dict[int, Written] = {}
+            for row in rows:
+                said |= await self._write_nominations([row])
+            return said
+        return {row.number: Written(state=WriteState.DONE) for row in rows}
 
     async def _write_meters(self, rows: Sequence[OutboxRow]) -> Mapping[int, Written]:
         made: list[dict[str, Any]] = []

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from gateway.clock import SystemClock
 from gateway.domain.errors import GatewayError
-from gateway.domain.programs.outbox import WriteKind, WriteState
+from gateway.domain.programs.outbox import OutboxRow, WriteKind, WriteState
 from gateway.services.programs.outbox import ChangeOutbox, Proposal, RunReport
 from gateway.signals.leap_account import assets
 from gateway.signals.leap_account.peer import LeapPeer
@@ -18,6 +18,7 @@ from gateway.storage.programs.outbox import SqliteOutbox
 from gateway.storage.programs.personal import SqlitePersonal
 from gateway.transports.leap.account import LeapAccount
 from gateway.transports.leap.client import LeapClient
+from gateway.transports.leap.errors import LeapRefused
 from simulators.aggregator import Access, Aggregator, AssetFate, Environment, Mishap, Operation, Trouble, Wait
 from tests.builders.fakes import MemoryJournal
 from tests.services.programs.stores import KEY as PERSONAL_KEY
@@ -199,6 +200,42 @@ async def test_nomination_is_suggested_once_and_found_again(tmp_path: Path) -> N
         report = await outbox.send(WriteKind.NOMINATION, dry=False, confirm=1, by="ann")
         assert [(one.state, one.detail) for one in report.rows] == [(WriteState.DONE, "")]
         assert await outbox.propose(WriteKind.NOMINATION, [Proposal(subject=meter, after=after)], by="ann") == []
+
+
+class Picky(LeapClient):
+    """Refuses each request that names one meter."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(LeapAccount(environment="staging", key=SecretStr(KEY), url="http://127.0.0.1:1"))
+        self.status = status
+
+    async def ask(self, method: str, path: str, *, body: Any = None, **_: Any) -> Any:
+        if any("bad" in one["meter_ids"] for one in body):
+            raise LeapRefused("refused", status=self.status)
+
+
+def nomination(number: int, subject: str) -> OutboxRow:
+    after = {"start_date": "2035-07-01", "nomination_kw": 4.25}
+    return OutboxRow(
+        number=number, kind=WriteKind.NOMINATION, subject=subject, before=None, after=after, proposed_by="ann",
+        proposed_ms=0,
+    )  # fmt: skip
+
+
+async def test_nomination_that_is_refused_keeps_back_no_other() -> None:
+    sending = [nomination(1, "home-1"), nomination(2, "bad"), nomination(3, "home-3")]
+    async with LeapPeer(Picky(400), None) as peer:
+        said = await peer.write(WriteKind.NOMINATION, sending)
+    assert {number: (one.state, one.detail) for number, one in said.items()} == {
+        1: (WriteState.DONE, ""), 2: (WriteState.REFUSED, "HTTP 400"), 3: (WriteState.DONE, ""),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_key_that_may_not_nominate_refuses_no_row(status: int) -> None:
+    async with LeapPeer(Picky(status), None) as peer:
+        with pytest.raises(LeapRefused):
+            await peer.write(WriteKind.NOMINATION, [nomination(1, "home-1"), nomination(2, "bad")])
 
 
 async def test_job_that_takes_its_time_is_looked_at_again(tmp_path: Path) -> None:
