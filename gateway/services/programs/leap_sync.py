@@ -9,6 +9,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -115,7 +116,7 @@ class LeapSync(Part):
         """Read, and wait for the next reason to."""
         failures = 0
         if self._every_s is None:
-            await self._hinted.wait()
+            await self._asked_for()
         while True:
             try:
                 await self.sync()
@@ -129,6 +130,13 @@ class LeapSync(Part):
                 continue
             failures = 0
             await self._due()
+
+    async def _asked_for(self) -> None:
+        """Wait for a hint, or for homes that events name though they are not active."""
+        while not self._hinted.is_set() and not self._mismatched():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(PACE_S):
+                    await self._hinted.wait()
 
     async def _due(self) -> None:
         """Wait for the next read: never sooner than `PACE_S`."""

@@ -70,6 +70,12 @@ async def test_homes_that_events_name_and_are_not_active_have_all_read_within_a_
     assert all(30 <= later - earlier <= 60 for earlier, later in itertools.pairwise(reads))
 
 
+async def test_homes_that_events_name_have_all_read_within_a_minute_also_without_a_schedule(tmp_path: Path) -> None:
+    reads, _ = await during(tmp_path, 200, every_s=None, named=1)
+    assert len(reads) >= 3
+    assert reads[0] <= 60
+
+
 async def test_hint_has_all_read_within_a_minute_also_without_a_schedule(tmp_path: Path) -> None:
     reads, _ = await during(tmp_path, 400, every_s=900, hint_s=100)
     assert len(reads) == 2
